@@ -219,6 +219,17 @@ def _spot(rng: Random, scene: Scene, motions: tuple[Motion, ...]) -> tuple[float
     return (round(u * rx + v * fx, 3), round(u * ry + v * fy, 3), round(z, 3))
 
 
+def is_clear(scene: Scene) -> bool:
+    """Whether every object stays in view and none touches or much hides another, except what stands on what."""
+    things = scene.objects
+    return all(_in_view(scene, i) for i in range(len(things))) and all(
+        _apart(scene, i, j)
+        for i in range(len(things))
+        for j in range(i)
+        if things[i].on != j and things[j].on != i
+    )
+
+
 def _moments(scene: Scene) -> list[float]:
     return [scene.duration * i / 8 for i in range(9)] if scene.duration else [0.0]
 

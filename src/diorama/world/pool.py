@@ -1,0 +1,132 @@
+"""A pool of rendered scenes on disk: pixels as one memory-mapped array, the scenes beside them as JSON lines.
+
+Training draws from a pool many times and words its captions and questions afresh each time, so every scene is rendered
+once. A pool is a pure function of its `PoolConfig`; an existing folder with the same config is opened, not rendered.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from diorama.errors import InputError
+from diorama.world.rendering import render
+from diorama.world.sampling import Split, sample_scene
+from diorama.world.scene import Scene
+from diorama.world.variation import family
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolConfig:
+    """What a pool holds: `families` sampled scenes, each with its variations up to `members` scenes in all."""
+
+    families: int
+    members: int = 1
+    frames: int = 1
+    """1 makes pictures of still scenes; more makes clips of moving ones."""
+    size: int = 64
+    samples: int = 2
+    split: Split = "train"
+    objects: tuple[int, int] = (1, 5)
+    movers: tuple[int, int] = (1, 2)
+    seed: int = 0
+    """Scenes are sampled from the seeds `seed`, `seed` + 1, ..."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """N scenes with their pixels uint8 (N, T, 3, H, W) and whether each object can be seen, bool (N, 5)."""
+
+    scenes: list[Scene]
+    pixels: np.ndarray
+    visible: np.ndarray
+    family: np.ndarray
+    """int64 (N,): scenes with the same number are variations of one another."""
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+
+VISIBLE_SHARE = 0.35
+"""An object counts as visible in a picture when at least this share of its outline is seen, in a clip if it is so in
+at least half of the frames in which it is there."""
+
+
+def pool_scenes(config: PoolConfig) -> tuple[list[Scene], list[int]]:
+    """The scenes of a pool and the family number of each."""
+    scenes, families = [], []
+    for number in range(config.families):
+        seed = config.seed + number
+        scene = sample_scene(
+            seed, split=config.split, objects=config.objects, moving=config.frames > 1, movers=config.movers
+        )
+        rng = Random(f"diorama family {seed} {config.split}")
+        members = family(scene, config.members, config.split, rng)
+        scenes += members
+        families += [number] * len(members)
+    return scenes, families
+
+
+def open_pool(folder: Path, config: PoolConfig, *, progress: Callable[[int, int], None] | None = None) -> Pool:
+    """The pool in `folder`, rendered there first if it is not there yet; `progress(done, all)` hears of the rendering.
+
+    Raises InputError when the folder holds something else, or a pool made with another config.
+    """
+    wanted = json.loads(json.dumps(asdict(config)))
+    if folder.exists():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{folder} exists and is not a pool of scenes. Name another folder.")
+        found = json.loads((folder / "config.json").read_text())
+        if found != wanted:
+            differs = sorted(k for k in wanted if found.get(k) != wanted[k])
+            raise InputError(f"{folder} holds a pool made with other settings ({', '.join(differs)} differ). "
+                             "Name another folder, or remove this one.")
+    else:
+        _write_pool(folder, config, wanted, progress)
+    lines = (folder / "scenes.jsonl").read_text().splitlines()
+    return Pool(
+        scenes=[Scene.from_dict(json.loads(line)) for line in lines],
+        pixels=np.load(folder / "pixels.npy", mmap_mode="r"),
+        visible=np.load(folder / "visible.npy"),
+        family=np.load(folder / "family.npy"),
+    )
+
+
+def _write_pool(
+    folder: Path, config: PoolConfig, values: dict, progress: Callable[[int, int], None] | None
+) -> None:
+    scenes, families = pool_scenes(config)
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    shape = (len(scenes), config.frames, 3, config.size, config.size)
+    pixels = np.lib.format.open_memmap(part / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
+    visible = np.zeros((len(scenes), 5), dtype=bool)
+    step = max(1, 256 // config.frames)
+    for start in range(0, len(scenes), step):
+        some = scenes[start : start + step]
+        rendering = render(some, size=config.size, frames=config.frames, samples=config.samples)
+        pixels[start : start + step] = rendering.rgb.numpy()
+        seen = seen_objects(rendering.visible.numpy())
+        visible[start : start + step, : seen.shape[1]] = seen
+        if progress:
+            progress(min(start + step, len(scenes)), len(scenes))
+    pixels.flush()
+    np.save(part / "visible.npy", visible)
+    np.save(part / "family.npy", np.array(families))
+    (part / "scenes.jsonl").write_text("".join(json.dumps(scene.to_dict()) + "\n" for scene in scenes))
+    (part / "config.json").write_text(json.dumps(values, indent=1))
+    part.rename(folder)
+
+
+def seen_objects(visible: np.ndarray) -> np.ndarray:
+    """Which objects can be seen, bool (B, K), from the shares (B, T, K) of a `Rendering`."""
+    there = visible > 0
+    clear = (visible >= VISIBLE_SHARE).sum(1)
+    return (clear > 0) & (2 * clear >= there.sum(1))
