@@ -1,0 +1,1 @@
+"""What an agent proposes (actions) and what it has seen so far (transcripts): plain values, no model."""
