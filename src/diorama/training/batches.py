@@ -1,0 +1,144 @@
+"""Which rows a process sees at a step: order from (seed, epoch), cutting a batch into equal parts, moving it.
+
+A batch is a tensor, an array, a list with one entry a row, or a dict, tuple or dataclass of these; anything else in
+it (a number, a word, None) belongs to all rows.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diorama.errors import InputError
+
+
+class Dataset(Protocol):
+    """Map-style data: a length and an item a number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def row_indices(length: int, batch_size: int, step: int, seed: int) -> list[int]:
+    """The dataset indices of step `step` (from 0): epochs are permutations drawn from (seed, epoch), end to end.
+
+    A batch that crosses the end of an epoch takes its other rows from the next one, so every batch has
+    `batch_size` rows and every item is seen once an epoch.
+    """
+    rows: list[int] = []
+    position = step * batch_size
+    while len(rows) < batch_size:
+        epoch, offset = divmod(position + len(rows), length)
+        rows.extend(epoch_order(length, epoch, seed)[offset : offset + batch_size - len(rows)].tolist())
+    return rows
+
+
+@lru_cache(maxsize=2)
+def epoch_order(length: int, epoch: int, seed: int) -> np.ndarray:
+    """The permutation of an epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(length)
+
+
+def part(rows: int, index: int, parts: int) -> slice:
+    """The `index`-th of `parts` slices of `rows` rows whose sizes differ by one at most; InputError if one is empty."""
+    if rows < parts:
+        raise InputError(
+            f"A batch of {rows} rows cannot be cut into {parts} parts (accumulation times processes). "
+            f"Use batches of at least {parts} rows, or less accumulation."
+        )
+    return slice(rows * index // parts, rows * (index + 1) // parts)
+
+
+def count_rows(batch: Any) -> int:
+    """How many rows a batch has; InputError if its members disagree or none has rows."""
+    sizes = set(_sizes(batch))
+    if len(sizes) != 1:
+        found = " and ".join(map(str, sorted(sizes))) or "no"
+        raise InputError(
+            f"A batch has members with {found} rows, so it cannot be cut into equal parts. "
+            "Let the data return a list of examples, and pass `collate` to make a batch of each part."
+        )
+    return sizes.pop()
+
+
+def take(batch: Any, rows: slice) -> Any:
+    """The same kind of batch with only these rows."""
+    if isinstance(batch, Tensor | np.ndarray):
+        return batch[rows] if batch.ndim else batch
+    if isinstance(batch, list):
+        return batch[rows]
+    return _rebuild(batch, lambda member: take(member, rows))
+
+
+def move(batch: Any, device: torch.device) -> Any:
+    """The batch with every tensor on `device`."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, list):
+        return [move(member, device) for member in batch]
+    return _rebuild(batch, lambda member: move(member, device))
+
+
+def step_parts(
+    data: Callable[[int], Any] | Dataset,
+    step: int,
+    *,
+    first: int,
+    count: int,
+    parts: int,
+    batch_size: int | None,
+    collate: Callable[[list[Any]], Any] | None,
+    seed: int,
+) -> Iterator[Any]:
+    """Yield parts first .. first+count-1 of the `parts` equal parts of step `step`'s batch."""
+    if batch_size is not None:
+        assert not callable(data)
+        rows = row_indices(len(data), batch_size, step, seed)
+        make = collate or torch.utils.data.default_collate
+        for index in range(first, first + count):
+            yield make([data[row] for row in rows[part(batch_size, index, parts)]])
+        return
+    assert callable(data)
+    batch = data(step)
+    if collate is not None and not isinstance(batch, Sequence):
+        raise InputError(
+            f"The data returned a {type(batch).__name__} for step {step}, which `collate` cannot be applied to in "
+            "parts. Return a list of examples, or leave `collate` out."
+        )
+    for index in range(first, first + count):
+        piece = batch if parts == 1 else take(batch, part(count_rows(batch), index, parts))
+        yield collate(list(piece)) if collate is not None else piece
+
+
+def _sizes(batch: Any) -> Iterator[int]:
+    if isinstance(batch, Tensor | np.ndarray):
+        if batch.ndim:
+            yield batch.shape[0]
+    elif isinstance(batch, list):
+        yield len(batch)
+    elif isinstance(batch, dict):
+        for member in batch.values():
+            yield from _sizes(member)
+    elif isinstance(batch, tuple):
+        for member in batch:
+            yield from _sizes(member)
+    elif is_dataclass(batch) and not isinstance(batch, type):
+        for field in fields(batch):
+            yield from _sizes(getattr(batch, field.name))
+
+
+def _rebuild(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """The same dict, tuple, named tuple or dataclass with each member changed; anything else as it is."""
+    if isinstance(batch, dict):
+        return {key: change(member) for key, member in batch.items()}
+    if isinstance(batch, tuple):
+        members = [change(member) for member in batch]
+        return type(batch)(*members) if hasattr(batch, "_fields") else type(batch)(members)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return replace(batch, **{f.name: change(getattr(batch, f.name)) for f in fields(batch) if f.init})
+    return batch
