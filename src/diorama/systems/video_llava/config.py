@@ -16,7 +16,7 @@ SYSTEM_LINE = ("A chat between a curious user and an artificial intelligence ass
 
 PixelMode = Literal["official", "port"]
 TokenMode = Literal["original", "port"]
-FrameSampling = Literal["official", "port"]
+FrameSampling = Literal["ends", "intervals"]
 Activation = Literal["gelu", "quick_gelu"]
 
 
@@ -125,8 +125,9 @@ class VideoLlavaConfig:
     pad_square: bool = True
     """Pad images to a square with the mean color first (official evaluation and training: image_aspect_ratio "pad";
     the official command line and the port do not). Clips are never padded."""
-    frame_sampling: FrameSampling = "official"
-    """"official" = linspace(0, N - 1, frames) cut to integers; "port" = arange(0, N, N / frames)."""
+    frame_sampling: FrameSampling = "ends"
+    """The mode of media.videos.FrameSampler: "ends" (official) takes the first and last frame, "intervals" (port) the
+    starts of equal intervals."""
     max_text_tokens: int = 2048
     """Text tokens before the media are spliced in (model_max_length)."""
 
@@ -141,9 +142,8 @@ class VideoLlavaConfig:
 
     def with_vocabulary(self, size: int, *, bos: int, eos: int, pad: int) -> "VideoLlavaConfig":
         """The same config for a tokenizer of `size` tokens, shared by the language model and the text tower."""
-        ids: dict[str, int] = {"vocab_size": size, "bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
-        return replace(self, language=replace(self.language, **ids),  # type: ignore[arg-type]
-                       text_tower=replace(self.text_tower, **ids))  # type: ignore[arg-type]
+        ids: dict[str, Any] = {"vocab_size": size, "bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
+        return replace(self, language=replace(self.language, **ids), text_tower=replace(self.text_tower, **ids))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -98,7 +98,7 @@ class TemporalBlock(CLIPEncoderLayer):
         x = rearrange(self.temporal_layer_norm1(hidden_states), "(b t) n d -> (b n) t d", t=frames)
         x = self.temporal_attn(x)[0]
         hidden_states = hidden_states + rearrange(x, "(b n) t d -> (b t) n d", n=tokens)
-        return super().forward(hidden_states, None)
+        return super().forward(hidden_states, attention_mask=None)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def init_temporal_from_spatial(self) -> None:
@@ -140,6 +140,7 @@ class VideoTower(nn.Module):
     def init_temporal_from_spatial(self) -> None:
         """Start the temporal part as LanguageBind does (model/process_clip.py); not an identity."""
         for block in self.encoder.layers:
+            assert isinstance(block, TemporalBlock)
             block.init_temporal_from_spatial()
 
     def copy_spatial(self, image_tower: ImageTower) -> None:
