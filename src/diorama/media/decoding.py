@@ -1,0 +1,202 @@
+"""Frames out of video containers with PyAV: first a look at every packet's time, then only the frames asked for."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import Type
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from diorama.errors import MediaError
+from diorama.media.content import check_size, describe_content, promised_bytes
+from diorama.media.timeline import Timeline
+
+# Containers that hold their own pixels. Playlists and concatenation scripts, which name other files, are left out.
+CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,h264,hevc,m4v,y4m,yuv4mpegpipe"
+# Codecs with packets that show no frame of their own, so packets must be decoded to be counted.
+HIDDEN_FRAME_CODECS = ("vp8",)
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """A timeline with what seeking needs: the presentation stamp of each readable frame, and the key frames.
+
+    `stamps` is None where packets carry no usable stamps; frames are then found by counting from the start.
+    """
+
+    timeline: Timeline
+    stamps: tuple[int, ...] | None
+    key_frames: tuple[tuple[int, int], ...] = ()       # (presentation stamp, decoding stamp), increasing
+
+
+def scan(path: Path) -> _Packets:
+    """Timeline of the first video stream of `path`, from packet stamps where they can be trusted.
+
+    Raises MediaError for a file with no video stream, no decodable frame, or frames too large to decode.
+    """
+    with opened(path) as (container, stream):
+        check_size(stream.width, stream.height, path.name)
+        time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
+        promised_length = promised_bytes(path)
+        cut_off = promised_length is not None and promised_length > path.stat().st_size
+        promised = stream.frames or int((container.duration or 0) / av.time_base * (rate or 0))
+        shown, usable = [], stream.codec_context.name not in HIDDEN_FRAME_CODECS
+        for packet in _packets(container, stream):
+            if packet.size and not packet.is_discard and not (packet.is_corrupt and cut_off):
+                shown.append((packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe))
+                usable = usable and packet.pts is not None and (packet.dts is not None or not cut_off)
+        size = (stream.width, stream.height)
+    if not usable or not shown or time_base is None:
+        stamps, tick = _stamps_by_decoding(path), float(time_base or 1)
+        if stamps is None:
+            state = "breaks off before its first frame is whole" if cut_off else "holds no frame that can be decoded"
+            raise MediaError(f"{path.name} is {describe_content(path)} that {state}. Download or export it again.")
+        step = 1 / float(rate) if rate else 0.1
+        times = tuple((stamp - stamps[0]) * tick for stamp in stamps)
+        if any(later <= earlier for earlier, later in zip(times, times[1:], strict=False)):
+            times = tuple(index * step for index in range(len(stamps)))
+        timeline = _timeline(times, 0.0, step, promised if cut_off else 0, size)
+        return _Packets(timeline, None)
+    if cut_off:
+        # A frame missing from the file has a later decoding stamp than every packet in it, and is shown after that.
+        last = max(dts for _, dts, _, _ in shown)
+        shown = [packet for packet in shown if packet[0] <= last]
+    stamps = tuple(sorted({pts for pts, _, _, _ in shown}))
+    lengths = {pts: length for pts, _, length, _ in shown}
+    times = tuple(float((pts - stamps[0]) * time_base) for pts in stamps)
+    step = 1 / float(rate) if rate else 0.1
+    timeline = _timeline(times, float(lengths[stamps[-1]] * time_base), step, promised if cut_off else 0, size)
+    keys = sorted((pts, pts if dts is None else min(dts, pts)) for pts, dts, _, key in shown if key)
+    return _Packets(timeline, stamps, tuple(keys))
+
+
+def _timeline(times: tuple[float, ...], last: float, step: float, promised: int, size: tuple[int, int]) -> Timeline:
+    """A timeline whose last frame lasts `last` seconds (0: unknown), with absent frames up to `promised`."""
+    if last <= 0:
+        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        last = median(gaps) if gaps else step
+    absent = max(promised - len(times), 0)
+    whole = times + tuple(times[-1] + step * (index + 1) for index in range(absent))
+    return Timeline(whole, whole[-1] + (step if absent else last), len(times), *size)
+
+
+def _stamps_by_decoding(path: Path) -> tuple[int, ...] | None:
+    """Stamps of all frames in order; zeros where the file has none; None when nothing can be decoded."""
+    stamps = [0 if frame.pts is None else frame.pts for frame in _frames_in_order(path)]
+    return tuple(stamps) or None
+
+
+def decode(path: Path, packets: _Packets, indices: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+    """Upright RGB frames (H, W, 3) at `indices`, each decoded once; a frame that fails to decode is left out.
+
+    Seeks to the key frame before each wanted frame where stamps allow it. When the decoder then misses a frame,
+    the whole file is decoded in order, so that a faulty index costs time and not a wrong frame.
+    """
+    if packets.stamps is None:
+        return _decode_by_counting(path, indices)
+    wanted = {packets.stamps[index]: index for index in indices}
+    frames = _decode_by_seeking(path, packets, sorted(wanted))
+    if len(frames) < len(wanted):
+        frames |= {frame.pts: upright(frame) for frame in _frames_in_order(path)
+                   if frame.pts in wanted and frame.pts not in frames and not frame.is_corrupt}
+    return {wanted[stamp]: pixels for stamp, pixels in frames.items()}
+
+
+def _decode_by_seeking(path: Path, packets: _Packets, stamps: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+    frames: dict[int, NDArray[np.uint8]] = {}
+    with opened(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        decoded = _decoded(container, stream)
+        position = packets.stamps[0] - 1 if packets.stamps else 0
+        for stamp in stamps:
+            before = [key for key in packets.key_frames if key[0] <= stamp]
+            if before and before[-1][0] > position and before[-1] != packets.key_frames[0]:
+                try:
+                    container.seek(before[-1][1], stream=stream)
+                except av.FFmpegError:
+                    return frames
+                decoded = _decoded(container, stream)
+            for frame in decoded:
+                position = frame.pts if frame.pts is not None else position
+                if position == stamp and not frame.is_corrupt:
+                    frames[stamp] = upright(frame)
+                if position >= stamp:
+                    break
+    return frames
+
+
+def _decode_by_counting(path: Path, indices: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+    frames = {}
+    last = max(indices)
+    for index, frame in enumerate(_frames_in_order(path)):
+        if index in indices and not frame.is_corrupt:
+            frames[index] = upright(frame)
+        if index == last:
+            break
+    return frames
+
+
+def _frames_in_order(path: Path) -> Iterator[VideoFrame]:
+    with opened(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        yield from _decoded(container, stream)
+
+
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Frames from where the container stands, past packets that do not decode."""
+    for packet in _packets(container, stream):
+        try:
+            yield from packet.decode()
+        except av.FFmpegError:
+            continue
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
+    """Packets up to the end of the file, or to where it stops making sense."""
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError:
+        return
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container at `path` and its first video stream that is no cover picture; MediaError without one."""
+    try:
+        container = av.open(f"file:{path.resolve()}", "r",
+                            options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"})
+    except av.FFmpegError as error:
+        words = describe_content(path)
+        broken = words.endswith(("file", "video")) and "sound" not in words
+        reason = "that breaks off or is damaged before its frames can be found" if broken else "and not a video"
+        raise MediaError(f"{path.name} is {words} {reason}. "
+                         "Download it again, or pass an MP4, WebM, MOV, AVI, MKV or GIF file.") from error
+    with container:
+        for stream in container.streams.video:
+            if not stream.disposition & stream.disposition.attached_pic and stream.codec_context is not None:
+                yield container, stream
+                return
+        raise MediaError(f"{path.name} has no video in it ({container.format.long_name}). "
+                         "Pass a file that has pictures as well as sound.")
+
+
+def upright(frame: VideoFrame) -> NDArray[np.uint8]:
+    """A decoded frame as RGB (H, W, 3), turned and mirrored by quarter turns as its display matrix says.
+
+    Pixels that are not square are not stretched, and angles between quarter turns are not applied.
+    """
+    pixels = frame.to_ndarray(format="rgb24")
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5]     # shown x = a x + c y, shown y = b x + d y
+    if abs(int(b)) > abs(int(a)):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(pixels[::-1 if d < 0 else 1, ::-1 if a < 0 else 1])
