@@ -86,7 +86,9 @@ class Run:
         )  # fmt: skip
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        forward = vars(model).get("forward")
         self.model, self._optimizer = self._accelerator.prepare(model, optimizer)
+        self._training_forward = self._withdraw_forward(forward)
         self._average = MovingAverage(model, config.ema) if config.ema is not None else None
         self._random: Mapping[str, Any] | None = None
         self._seconds_before = 0.0
@@ -94,6 +96,7 @@ class Run:
         self._write_config(settings)
         self._log = MetricsLog(self.out, last_step=self.step_number) if self.is_main else None
         self._went_through_wrapper = False
+        self._calls = 0
         if self.processes > 1:
             self.model.register_forward_pre_hook(self._note_forward)
         self._start_step()
@@ -121,6 +124,9 @@ class Run:
         parts = self.processes * self.config.accumulation
         first = self._accelerator.process_index * self.config.accumulation
         _set_modes(self._bare)
+        own_forward = vars(self._bare).get("forward")
+        if self._training_forward is not None:
+            self._bare.forward = self._training_forward
         self._resume_randomness()
         self._started = time.monotonic()
         self._progress = ProgressLine(
@@ -136,14 +142,16 @@ class Run:
                     batch_size=batch_size, collate=collate, seed=self.config.seed,
                 )  # fmt: skip
                 for index, piece in enumerate(pieces):
+                    expected = self._calls + 1
                     with self._gradient_sync(index == self.config.accumulation - 1):
                         yield move(piece, self.device)
-                    if self._parts_done != (index + 1) % self.config.accumulation:
+                    if self._calls != expected:
                         raise RuntimeError("Call run.step once for every batch that run.batches yields.")
                 if self.step_number % self.config.save_every == 0 or self.step_number == self.config.steps:
                     self.save()
         finally:
             self._progress.close()
+            self._withdraw_forward(own_forward)
 
     def step(
         self, loss_sum: Tensor, tokens: int | float | Tensor, numbers: Mapping[str, float | Tensor] | None = None
@@ -168,6 +176,7 @@ class Run:
             detached = value.detach() if isinstance(value, Tensor) else value
             self._numbers[name] = (total + detached * count, weight + count)
         self._parts_done += 1
+        self._calls += 1
         self._went_through_wrapper = False
         if self._parts_done == self.config.accumulation:
             self._update()
@@ -274,6 +283,15 @@ class Run:
 
     def _note_forward(self, module: nn.Module, arguments: Any) -> None:
         self._went_through_wrapper = True
+
+    def _withdraw_forward(self, own: Any) -> Any:
+        """Give the model back the forward it came with; accelerate's, which runs in bf16, is for the loop only."""
+        for mark in ("_original_forward", "_is_accelerate_prepared"):
+            vars(self._bare).pop(mark, None)
+        patched = vars(self._bare).pop("forward", None)
+        if own is not None:
+            self._bare.forward = own
+        return patched if patched is not own else None
 
     # ---- starting and resuming ----
 

@@ -5,6 +5,7 @@ state.pt with the step, the seconds, and the random states of every process. The
 plain values and are read with `weights_only=True`.
 """
 
+import pickle
 import random
 import re
 import shutil
@@ -62,7 +63,7 @@ def read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor] | Non
     try:
         optimizer = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
         state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{folder} cannot be resumed from ({type(error).__name__}: {error}). "
             "Delete that folder to resume from the one before."
