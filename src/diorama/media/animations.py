@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from os import SEEK_END
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,10 @@ def is_animation(image: Image.Image) -> bool:
 
 
 def scan(path: Path) -> Timeline:
-    """Timeline of the animation at `path`; frames after the first that cannot be decoded count as unreadable."""
+    """Timeline of the animation at `path`; frames after the first that cannot be decoded count as unreadable.
+
+    A GIF does not say how many frames it should have, so one without its end mark is refused (MediaError).
+    """
     delays: list[float] = []                           # milliseconds, as the files count
     with open_image(path) as image:
         first = _first(image)
@@ -42,6 +46,9 @@ def scan(path: Path) -> Timeline:
             raise MediaError(f"{path.name} is damaged or cut off: not one of its {total} frames can be decoded. "
                              "Download or export it again.")
         readable = len(delays)
+        if image.format == "GIF" and readable == total and not _is_ended(path):
+            raise MediaError(f"{path.name} breaks off: {readable} frames ({sum(delays) / 1000:.2f} s) can be decoded and "
+                             "the end is missing. Download or export it again.")
         delays += delays[-1:] * (total - readable)
         ends = [end / 1000 for end in accumulate(delays)]
         return Timeline((0.0, *ends[:-1]), ends[-1], readable, *image.size)
@@ -71,6 +78,12 @@ def write_gif(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> No
     delays = [10 * (end - begin) for begin, end in zip([0, *ends], ends, strict=False)]
     with written_whole(path) as temporary:
         pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=delays, loop=0)
+
+
+def _is_ended(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, 64), SEEK_END)
+        return file.read().rstrip(b"\0\r\n").endswith(b";")
 
 
 def _first(image: Image.Image) -> int:

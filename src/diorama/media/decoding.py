@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -24,8 +26,17 @@ CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,h264,hevc,m
 HIDDEN_FRAME_CODECS = ("vp8",)
 
 
+class _Stamp(NamedTuple):
+    """When one packet's frame is shown, when it is decoded and how long it lasts, in units of the time base."""
+
+    shown: int
+    decoded: int
+    length: int
+    is_key: bool
+
+
 @dataclass(frozen=True)
-class _Packets:
+class Scan:
     """A timeline with what seeking needs: the presentation stamp of each readable frame, and the key frames.
 
     `stamps` is None where packets carry no usable stamps; frames are then found by counting from the start.
@@ -33,67 +44,69 @@ class _Packets:
 
     timeline: Timeline
     stamps: tuple[int, ...] | None
-    key_frames: tuple[tuple[int, int], ...] = ()       # (presentation stamp, decoding stamp), increasing
+    keys: tuple[_Stamp, ...] = ()                      # in the order they are shown
 
 
-def scan(path: Path) -> _Packets:
+def scan(path: Path) -> Scan:
     """Timeline of the first video stream of `path`, from packet stamps where they can be trusted.
 
     Raises MediaError for a file with no video stream, no decodable frame, or frames too large to decode.
     """
     with opened(path) as (container, stream):
         check_size(stream.width, stream.height, path.name)
-        time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
+        size = (stream.width, stream.height)
+        tick = float(stream.time_base or 1)
+        rate = stream.average_rate or stream.guessed_rate
+        step = 1 / float(rate) if rate else 0.1
         promised_length = promised_bytes(path)
         cut_off = promised_length is not None and promised_length > path.stat().st_size
-        promised = stream.frames or int((container.duration or 0) / av.time_base * (rate or 0))
-        shown, usable = [], stream.codec_context.name not in HIDDEN_FRAME_CODECS
-        for packet in _packets(container, stream):
-            if packet.size and not packet.is_discard and not (packet.is_corrupt and cut_off):
-                shown.append((packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe))
-                usable = usable and packet.pts is not None and (packet.dts is not None or not cut_off)
-        size = (stream.width, stream.height)
-    if not usable or not shown or time_base is None:
-        stamps, tick = _stamps_by_decoding(path), float(time_base or 1)
-        if stamps is None:
-            state = "breaks off before its first frame is whole" if cut_off else "holds no frame that can be decoded"
-            raise MediaError(f"{path.name} is {describe_content(path)} that {state}. Download or export it again.")
-        step = 1 / float(rate) if rate else 0.1
+        promised = (stream.frames or round((container.duration or 0) / av.time_base / step)) if cut_off else 0
+        packets = _stamps(container, stream, cut_off)
+    if packets:
+        if cut_off:
+            # What is missing would be decoded after every packet that is here, and is shown after that moment.
+            packets = [packet for packet in packets if packet.shown <= packets[-1].decoded] or packets[:1]
+        lengths = {packet.shown: packet.length for packet in packets}
+        stamps = tuple(sorted(lengths))
         times = tuple((stamp - stamps[0]) * tick for stamp in stamps)
-        if any(later <= earlier for earlier, later in zip(times, times[1:], strict=False)):
-            times = tuple(index * step for index in range(len(stamps)))
-        timeline = _timeline(times, 0.0, step, promised if cut_off else 0, size)
-        return _Packets(timeline, None)
-    if cut_off:
-        # A frame missing from the file has a later decoding stamp than every packet in it, and is shown after that.
-        last = max(dts for _, dts, _, _ in shown)
-        shown = [packet for packet in shown if packet[0] <= last]
-    stamps = tuple(sorted({pts for pts, _, _, _ in shown}))
-    lengths = {pts: length for pts, _, length, _ in shown}
-    times = tuple(float((pts - stamps[0]) * time_base) for pts in stamps)
-    step = 1 / float(rate) if rate else 0.1
-    timeline = _timeline(times, float(lengths[stamps[-1]] * time_base), step, promised if cut_off else 0, size)
-    keys = sorted((pts, pts if dts is None else min(dts, pts)) for pts, dts, _, key in shown if key)
-    return _Packets(timeline, stamps, tuple(keys))
+        keys = tuple(sorted(packet for packet in packets if packet.is_key))
+        return Scan(_timeline(times, lengths[stamps[-1]] * tick, step, promised, size), stamps, keys)
+    times = tuple(0.0 if frame.pts is None else frame.pts * tick for frame in _frames_in_order(path))
+    if not times:
+        state = "breaks off before its first frame is whole" if cut_off else "holds no frame that can be decoded"
+        raise MediaError(f"{path.name} is {describe_content(path)} that {state}. Download or export it again.")
+    if any(later <= earlier for earlier, later in pairwise(times)):
+        times = tuple(index * step for index in range(len(times)))
+    times = tuple(time - times[0] for time in times)
+    return Scan(_timeline(times, 0.0, step, promised, size), None)
+
+
+def _stamps(container: InputContainer, stream: VideoStream, cut_off: bool) -> list[_Stamp]:
+    """The stamps of all packets that show a frame, in the order of the file; none where one lacks its stamp."""
+    if stream.codec_context.name in HIDDEN_FRAME_CODECS or stream.time_base is None:
+        return []
+    stamps = []
+    for packet in _packets(container, stream):
+        if not packet.size or packet.is_discard or (packet.is_corrupt and cut_off):
+            continue
+        if packet.pts is None:
+            return []
+        decoded = packet.pts if packet.dts is None else min(packet.dts, packet.pts)
+        stamps.append(_Stamp(packet.pts, decoded, packet.duration or 0, packet.is_keyframe))
+    return stamps
 
 
 def _timeline(times: tuple[float, ...], last: float, step: float, promised: int, size: tuple[int, int]) -> Timeline:
     """A timeline whose last frame lasts `last` seconds (0: unknown), with absent frames up to `promised`."""
     if last <= 0:
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
         last = median(gaps) if gaps else step
     absent = max(promised - len(times), 0)
     whole = times + tuple(times[-1] + step * (index + 1) for index in range(absent))
     return Timeline(whole, whole[-1] + (step if absent else last), len(times), *size)
 
 
-def _stamps_by_decoding(path: Path) -> tuple[int, ...] | None:
-    """Stamps of all frames in order; zeros where the file has none; None when nothing can be decoded."""
-    stamps = [0 if frame.pts is None else frame.pts for frame in _frames_in_order(path)]
-    return tuple(stamps) or None
-
-
-def decode(path: Path, packets: _Packets, indices: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+def decode(path: Path, packets: Scan, indices: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
     """Upright RGB frames (H, W, 3) at `indices`, each decoded once; a frame that fails to decode is left out.
 
     Seeks to the key frame before each wanted frame where stamps allow it. When the decoder then misses a frame,
@@ -109,17 +122,17 @@ def decode(path: Path, packets: _Packets, indices: Sequence[int]) -> dict[int, N
     return {wanted[stamp]: pixels for stamp, pixels in frames.items()}
 
 
-def _decode_by_seeking(path: Path, packets: _Packets, stamps: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+def _decode_by_seeking(path: Path, packets: Scan, stamps: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
     frames: dict[int, NDArray[np.uint8]] = {}
     with opened(path) as (container, stream):
         stream.thread_type = "AUTO"
         decoded = _decoded(container, stream)
         position = packets.stamps[0] - 1 if packets.stamps else 0
         for stamp in stamps:
-            before = [key for key in packets.key_frames if key[0] <= stamp]
-            if before and before[-1][0] > position and before[-1] != packets.key_frames[0]:
+            before = [key for key in packets.keys if key.shown <= stamp]
+            if before and before[-1].shown > position and before[-1] != packets.keys[0]:
                 try:
-                    container.seek(before[-1][1], stream=stream)
+                    container.seek(before[-1].decoded, stream=stream)
                 except av.FFmpegError:
                     return frames
                 decoded = _decoded(container, stream)
@@ -150,12 +163,19 @@ def _frames_in_order(path: Path) -> Iterator[VideoFrame]:
 
 
 def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Frames from where the container stands, past packets that do not decode."""
+    """Frames from where the container stands; after a packet that does not decode, those from the next key frame,
+    because the ones before may be predicted from what was lost."""
+    spoiled = False
     for packet in _packets(container, stream):
         try:
-            yield from packet.decode()
+            frames = packet.decode()
         except av.FFmpegError:
+            spoiled = True
             continue
+        for frame in frames:
+            spoiled = spoiled and not frame.key_frame
+            if not spoiled:
+                yield frame
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
@@ -183,6 +203,9 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             if not stream.disposition & stream.disposition.attached_pic and stream.codec_context is not None:
                 yield container, stream
                 return
+        if (promised_bytes(path) or 0) > path.stat().st_size:
+            raise MediaError(f"{path.name} is {describe_content(path)} that breaks off before its frames can be found. "
+                             "Download it again.")
         raise MediaError(f"{path.name} has no video in it ({container.format.long_name}). "
                          "Pass a file that has pictures as well as sound.")
 
@@ -192,8 +215,8 @@ def upright(frame: VideoFrame) -> NDArray[np.uint8]:
 
     Pixels that are not square are not stretched, and angles between quarter turns are not applied.
     """
-    pixels = frame.to_ndarray(format="rgb24")
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    pixels = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    matrix = cast(SideDataContainer, frame.side_data).get(Type.DISPLAYMATRIX)
     if matrix is None:
         return pixels
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5]     # shown x = a x + c y, shown y = b x + d y

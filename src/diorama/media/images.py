@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ __all__ = ["center_crop", "load_image", "open_image", "pad_square", "resize", "r
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "JPEG2000")
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error,
                    zlib.error)
-_SAVE_OPTIONS: dict[str, dict[str, int | bool]] = {
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".png": {}, ".bmp": {}, ".jpg": {"quality": 95, "subsampling": 0}, ".jpeg": {"quality": 95, "subsampling": 0},
     ".webp": {"quality": 95, "method": 4}}
 

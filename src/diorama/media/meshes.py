@@ -55,14 +55,14 @@ def load_mesh(path: Path | str, *, flatten: bool = True) -> trimesh.Trimesh | tr
     if not flatten and len(scene.geometry) > 1:
         return scene
     parts = [_with_vertex_colors(part) for part in parts]
-    return parts[0] if len(parts) == 1 else trimesh.util.concatenate(parts)
+    return _joined(parts)
 
 
 def save_mesh(path: Path | str, mesh: trimesh.Trimesh | trimesh.Scene) -> None:
     """Write a mesh or scene; the suffix is .glb, .obj, .ply, .stl or .off.
 
-    Colors a vertex are kept in GLB, OBJ, PLY and OFF; STL holds shape alone. A scene stays one in GLB and is flattened
-    elsewhere. The file appears whole or not at all, and is one file: textures are turned into colors a vertex except
+    Colors a vertex are kept in GLB, OBJ and PLY; STL and OFF hold shape alone. A scene stays one in GLB and is
+    flattened elsewhere. The file appears whole or not at all, and is one file: textures are turned into colors a vertex except
     in GLB, which embeds them.
 
     Raises InputError for another suffix or a mesh without triangles, MediaError where the place cannot be written.
@@ -74,15 +74,15 @@ def save_mesh(path: Path | str, mesh: trimesh.Trimesh | trimesh.Scene) -> None:
     if not parts:
         raise InputError(f"{path.name} was to be written from a mesh without triangles. Pass one with faces.")
     if suffix == ".glb":
-        data = mesh.export(file_type="glb")
+        data = mesh.export(file_obj=None, file_type="glb")
     else:
-        flat = trimesh.util.concatenate([_with_vertex_colors(part) for part in parts])
+        flat = _joined([_with_vertex_colors(part) for part in parts])
         if suffix == ".obj":
             data = trimesh.exchange.obj.export_obj(flat, include_texture=False)
         else:
-            data = flat.export(file_type=suffix[1:])
+            data = flat.export(file_obj=None, file_type=suffix[1:])
     with written_whole(path) as temporary:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        temporary.write_bytes(data.encode() if isinstance(data, str) else bytes(data))
 
 
 def mesh_summary(mesh: trimesh.Trimesh | trimesh.Scene) -> MeshSummary:
@@ -99,11 +99,21 @@ def _with_vertex_colors(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     visual = mesh.visual
     if isinstance(visual, TextureVisuals):
         visual = visual.to_color()
-    colored = isinstance(visual, ColorVisuals) and visual.kind is not None
-    colors = np.asarray(visual.vertex_colors) if colored else None
+    colors = None
+    if isinstance(visual, ColorVisuals) and visual.kind is not None:
+        colors = np.asarray(visual.vertex_colors)
     if colors is not None and colors.shape != (len(mesh.vertices), 4):
         colors = np.tile(colors.reshape(-1, 4)[:1], (len(mesh.vertices), 1))
     return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colors, process=False)
+
+
+def _joined(parts: list[trimesh.Trimesh]) -> trimesh.Trimesh:
+    """The parts as one mesh; where only some have colors, the others become trimesh's grey."""
+    if len(parts) == 1:
+        return parts[0]
+    joined = trimesh.util.concatenate(parts)
+    assert isinstance(joined, trimesh.Trimesh)
+    return joined
 
 
 def _known_suffix(path: Path) -> str:

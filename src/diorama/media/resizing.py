@@ -36,15 +36,24 @@ def resize(pixels: Pixels, height: int, width: int, *, interpolation: Interpolat
         return pixels.resize((width, height), _PILLOW[interpolation])
     _check_tensor(pixels)
     batch = pixels.reshape(-1, *pixels.shape[-3:])
-    floats = batch if batch.is_floating_point() else batch.float()
-    if interpolation == "nearest":
-        resized = functional.interpolate(floats, (height, width), mode="nearest-exact")
+    if batch.is_floating_point():
+        resized = _interpolate(batch, height, width, interpolation, antialias)
     else:
-        resized = functional.interpolate(floats, (height, width), mode=interpolation, antialias=antialias,
-                                         align_corners=False)
-    if not batch.is_floating_point():
-        resized = resized.round().clamp(0, 255).to(pixels.dtype)
+        # Pillow rounds and clamps after the horizontal pass and again after the vertical one.
+        resized = batch
+        for size in ((batch.shape[-2], width), (height, width)):
+            resized = _interpolate(resized.float(), *size, interpolation, antialias).round().clamp(0, 255)
+        resized = resized.to(pixels.dtype)
     return resized.reshape(*pixels.shape[:-2], height, width)
+
+
+def _interpolate(pixels: Tensor, height: int, width: int, interpolation: Interpolation, antialias: bool) -> Tensor:
+    if pixels.shape[-2:] == (height, width):
+        return pixels
+    if interpolation == "nearest":
+        return functional.interpolate(pixels, (height, width), mode="nearest-exact")
+    return functional.interpolate(pixels, (height, width), mode=interpolation, antialias=antialias,
+                                  align_corners=False)
 
 
 def resize_shortest(pixels: Pixels, size: int, *, interpolation: Interpolation = "bicubic",

@@ -4,6 +4,10 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 
+CLOCK_SLACK = 1e-4
+"""Seconds by which a typed time may miss a frame's: 1.4 is no binary fraction, and stamps are rounded by containers."""
+
+
 @dataclass(frozen=True)
 class Timeline:
     """The frames of one clip in the order they are shown.
@@ -25,5 +29,5 @@ class Timeline:
 
     def between(self, start: float, end: float) -> range:
         """Indices of the frames on screen at `start` or shown later, up to those that appear at `end` inclusive."""
-        first = max(bisect_right(self.times, start) - 1, 0)
-        return range(first, max(bisect_right(self.times, end), first + 1))
+        first = max(bisect_right(self.times, start + CLOCK_SLACK) - 1, 0)
+        return range(first, max(bisect_right(self.times, end + CLOCK_SLACK), first + 1))

@@ -1,6 +1,5 @@
 """Files appear whole or not at all."""
 
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise MediaError(f"{path} cannot be written ({error.strerror or error}). "
                          "Choose another place or free some space.") from error
