@@ -47,8 +47,8 @@ def scan(path: Path) -> Timeline:
                              "Download or export it again.")
         readable = len(delays)
         if image.format == "GIF" and readable == total and not _is_ended(path):
-            raise MediaError(f"{path.name} breaks off: {readable} frames ({sum(delays) / 1000:.2f} s) can be decoded and "
-                             "the end is missing. Download or export it again.")
+            raise MediaError(f"{path.name} breaks off: {readable} frames ({sum(delays) / 1000:.2f} s) can be decoded "
+                             "and the end is missing. Download or export it again.")
         delays += delays[-1:] * (total - readable)
         ends = [end / 1000 for end in accumulate(delays)]
         return Timeline((0.0, *ends[:-1]), ends[-1], readable, *image.size)

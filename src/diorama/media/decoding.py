@@ -22,8 +22,10 @@ from diorama.media.timeline import Timeline
 
 # Containers that hold their own pixels. Playlists and concatenation scripts, which name other files, are left out.
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,h264,hevc,m4v,y4m,yuv4mpegpipe"
-# Codecs with packets that show no frame of their own, so packets must be decoded to be counted.
-HIDDEN_FRAME_CODECS = ("vp8",)
+# VP8 has packets that show no frame of their own, and AVI states only when a packet is decoded, so the stamps of
+# their packets say nothing about frames: they are decoded and counted.
+COUNTED_CODECS = ("vp8",)
+COUNTED_CONTAINERS = ("avi",)
 
 
 class _Stamp(NamedTuple):
@@ -60,7 +62,7 @@ def scan(path: Path) -> Scan:
         step = 1 / float(rate) if rate else 0.1
         promised_length = promised_bytes(path)
         cut_off = promised_length is not None and promised_length > path.stat().st_size
-        promised = (stream.frames or round((container.duration or 0) / av.time_base / step)) if cut_off else 0
+        promised = stream.frames or round((container.duration or 0) / av.time_base / step)
         packets = _stamps(container, stream, cut_off)
     if packets:
         if cut_off:
@@ -70,20 +72,35 @@ def scan(path: Path) -> Scan:
         stamps = tuple(sorted(lengths))
         times = tuple((stamp - stamps[0]) * tick for stamp in stamps)
         keys = tuple(sorted(packet for packet in packets if packet.is_key))
-        return Scan(_timeline(times, lengths[stamps[-1]] * tick, step, promised, size), stamps, keys)
-    times = tuple(0.0 if frame.pts is None else frame.pts * tick for frame in _frames_in_order(path))
-    if not times:
+        last = lengths[stamps[-1]] * tick
+        return Scan(_timeline(times, last, step, promised if cut_off else 0, size), stamps, keys)
+    return Scan(_count(path, tick, step, promised, cut_off, size), None)
+
+
+def _count(path: Path, tick: float, step: float, promised: int, cut_off: bool, size: tuple[int, int]) -> Timeline:
+    """A timeline from decoding every frame up to the end or the first damage, which hides the number of the rest."""
+    stamps: list[int | None] = []
+    damaged = False
+    for frame in _counted(path):
+        damaged = frame is None
+        if frame is not None:
+            stamps.append(frame.pts)
+    if not stamps:
         state = "breaks off before its first frame is whole" if cut_off else "holds no frame that can be decoded"
         raise MediaError(f"{path.name} is {describe_content(path)} that {state}. Download or export it again.")
-    if any(later <= earlier for earlier, later in pairwise(times)):
-        times = tuple(index * step for index in range(len(times)))
-    times = tuple(time - times[0] for time in times)
-    return Scan(_timeline(times, 0.0, step, promised, size), None)
+    known = [stamp for stamp in stamps if stamp is not None]
+    if len(known) == len(stamps) and all(later > earlier for earlier, later in pairwise(known)):
+        times = tuple((stamp - known[0]) * tick for stamp in known)
+    else:
+        times = tuple(index * step for index in range(len(stamps)))
+    absent = max(promised, len(times) + 1) if damaged else promised if cut_off else 0
+    return _timeline(times, 0.0, step, absent, size)
 
 
 def _stamps(container: InputContainer, stream: VideoStream, cut_off: bool) -> list[_Stamp]:
     """The stamps of all packets that show a frame, in the order of the file; none where one lacks its stamp."""
-    if stream.codec_context.name in HIDDEN_FRAME_CODECS or stream.time_base is None:
+    counted = stream.codec_context.name in COUNTED_CODECS or container.format.name in COUNTED_CONTAINERS
+    if counted or stream.time_base is None:
         return []
     stamps = []
     for packet in _packets(container, stream):
@@ -148,12 +165,24 @@ def _decode_by_seeking(path: Path, packets: Scan, stamps: Sequence[int]) -> dict
 def _decode_by_counting(path: Path, indices: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
     frames = {}
     last = max(indices)
-    for index, frame in enumerate(_frames_in_order(path)):
-        if index in indices and not frame.is_corrupt:
+    for index, frame in enumerate(_counted(path)):
+        if index in indices and frame is not None and not frame.is_corrupt:
             frames[index] = upright(frame)
         if index == last:
             break
     return frames
+
+
+def _counted(path: Path) -> Iterator[VideoFrame | None]:
+    """All frames in order; at a packet that does not decode a None, and the end."""
+    with opened(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        for packet in _packets(container, stream):
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                yield None
+                return
 
 
 def _frames_in_order(path: Path) -> Iterator[VideoFrame]:

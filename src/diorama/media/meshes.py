@@ -62,8 +62,8 @@ def save_mesh(path: Path | str, mesh: trimesh.Trimesh | trimesh.Scene) -> None:
     """Write a mesh or scene; the suffix is .glb, .obj, .ply, .stl or .off.
 
     Colors a vertex are kept in GLB, OBJ and PLY; STL and OFF hold shape alone. A scene stays one in GLB and is
-    flattened elsewhere. The file appears whole or not at all, and is one file: textures are turned into colors a vertex except
-    in GLB, which embeds them.
+    flattened elsewhere. The file appears whole or not at all, and is one file: textures are turned into colors a
+    vertex except in GLB, which embeds them.
 
     Raises InputError for another suffix or a mesh without triangles, MediaError where the place cannot be written.
     """

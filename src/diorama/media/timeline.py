@@ -3,7 +3,6 @@
 from bisect import bisect_right
 from dataclasses import dataclass
 
-
 CLOCK_SLACK = 1e-4
 """Seconds by which a typed time may miss a frame's: 1.4 is no binary fraction, and stamps are rounded by containers."""
 
