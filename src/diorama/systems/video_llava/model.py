@@ -70,6 +70,10 @@ class ImageTower(nn.Module):
             x = block(x, None)
         return self.post_layernorm(x[:, 0])
 
+    def pool(self, hidden: Tensor) -> Tensor:
+        """hidden_states[-2] (B, N, D) the rest of the way to post_layernorm(CLS) (B, D)."""
+        return self.post_layernorm(self.encoder.layers[-1](hidden, None)[:, 0])
+
     def _embed(self, pixels: Tensor) -> Tensor:
         _check_pixels(pixels, self.config.image_size, "An image", "(B, 3, H, W)", 4)
         return self.embeddings(pixels)
@@ -169,6 +173,12 @@ class VideoTower(nn.Module):
         x = self.embeddings(rearrange(pixels, "b c t h w -> (b t) c h w"))
         x = self.pre_layrnorm(drop_patches(x, patch_dropout, frames=frames))
         x = self._run(x, frames, self.config.num_layers)
+        return rearrange(self.post_layernorm(x[:, 0]), "(b t) d -> b t d", t=frames).mean(dim=1)
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """hidden_states[-2] (B, T, N, D) the rest of the way to the mean over T of post_layernorm(CLS), (B, D)."""
+        frames = hidden.shape[1]
+        x = self.encoder.layers[-1](hidden.flatten(0, 1), frames if self.temporal_attention else None)
         return rearrange(self.post_layernorm(x[:, 0]), "(b t) d -> b t d", t=frames).mean(dim=1)
 
     def _run(self, x: Tensor, frames: int, depth: int) -> Tensor:
