@@ -11,6 +11,7 @@ import pickle
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -256,7 +257,9 @@ def _read_file(file: Path, prefix: str) -> dict[str, Tensor]:
 def _read_old(file: Path) -> dict[str, Tensor]:
     """The tensors of a pickled file, read by torch's restricted unpickler, which runs no code from the file."""
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file} holds more than tensors, and reading it would run code from the file. "

@@ -27,7 +27,8 @@ train, data, loss_of, model = TINY["train"], TINY["data"], TINY["loss_of"], TINY
 
 
 def rows_of(out, *without):
-    return [{k: v for k, v in row.items() if k not in ("seconds", *without)} for row in read_rows(out / "metrics.jsonl")]
+    rows = read_rows(out / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in ("seconds", *without)} for row in rows]
 
 
 def start(out, *arguments, **environment):
@@ -304,7 +305,8 @@ def test_a_dataset_is_shuffled_by_seed_and_epoch_and_resumed(tmp_path):
     dataset = [{"x": torch.full((6,), float(i)), "index": i} for i in range(10)]
 
     def seen(out, steps):
-        run = Run(out, model(0.0), RunConfig(steps=steps, schedule="constant", warmup=0), device="cpu", progress="silent")
+        config = RunConfig(steps=steps, schedule="constant", warmup=0)
+        run = Run(out, model(0.0), config, device="cpu", progress="silent")
         found = []
         for batch in run.batches(dataset, batch_size=4):
             found += batch["index"].tolist()
