@@ -7,7 +7,7 @@ LanguageBind_Video_merge, which rebuilds the original.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -171,14 +171,18 @@ class PublicReport:
         lines = [f"layout: {self.layout}, {'complete' if self.is_complete else 'NOT complete'}"]
         temporal = [name for name in self.absent if is_temporal(name)]
         if temporal:
-            lines.append(f"{len(temporal)} temporal tensors are absent (the transformers port dropped them), so the "
-                         "model sees a clip as separate images; graft them with temporal_from=LanguageBind_Video_merge")
+            lines.append(f"{_some(temporal, 'temporal tensors absent')}; without temporal attention a clip is seen as "
+                         "separate images (the transformers port dropped these tensors; graft them with "
+                         "temporal_from=LanguageBind/LanguageBind_Video_merge)")
         rest = [name for name in self.absent if not is_temporal(name)]
-        for names, what in ((rest, "absent"), (self.unexpected, "unexpected"), (self.skipped, "skipped"),
-                            (self.grafted, "grafted")):
-            if names:
-                lines.append(f"{len(names)} {what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}")
+        lines += [_some(names, what) for names, what in (
+            (rest, "absent"), (self.unexpected, "unexpected"), (self.skipped, "skipped"), (self.grafted, "grafted"))
+            if names]
         return "\n".join(lines)
+
+
+def _some(names: Sequence[str], what: str) -> str:
+    return f"{len(names)} {what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
 
 
 def load_public(name_or_path: str | Path, *, temporal_from: str | Path | None = None, onto_fine_tune: bool = False,
@@ -191,7 +195,7 @@ def load_public(name_or_path: str | Path, *, temporal_from: str | Path | None = 
     port were trained without temporal attention, so anything but the port itself is refused unless `onto_fine_tune`.
     towers_from: image and video tower checkpoints of LanguageBind, for official fine-tunes saved without towers.
     lora: a LoRA output folder to merge (official layout). hidden_act, tower: see `config_from_public`.
-    Raises CheckpointError; with strict=False non-temporal tensors may be absent, and the report lists them.
+    Raises CheckpointError; with strict=False what is absent keeps its random start, and the report lists it.
     """
     folder = resolve(name_or_path)
     raw = read_tensors(folder)
@@ -218,11 +222,14 @@ def load_public(name_or_path: str | Path, *, temporal_from: str | Path | None = 
     expected = set(_on_meta(config).state_dict())
     report = PublicReport(layout, tuple(sorted(expected - set(tensors))), tuple(sorted(set(tensors) - expected)),
                           tuple(name for name in raw if is_skipped(name)), tuple(grafted))
-    others = [name for name in report.absent if not is_temporal(name)]
-    if strict and (others or report.unexpected or (temporal and not report.is_complete)):
-        raise CheckpointError(f"{name_or_path} does not hold the whole model: {str(report)!r}. Download it again, pass "
-                              "towers_from, or ask for strict=False.")
-    model = _on_meta(replace(config, temporal_attention=temporal))
+    lost = [name for name in report.absent if temporal or not is_temporal(name)]
+    if strict and (lost or report.unexpected):
+        found = "; ".join(_some(names, what) for names, what in ((lost, "absent"), (report.unexpected, "unexpected"))
+                          if names)
+        raise CheckpointError(f"{name_or_path} does not hold the whole model ({found}). Download it again, pass "
+                              "towers_from if the towers are absent, or ask for strict=False.")
+    config = replace(config, temporal_attention=temporal)
+    model = _on_meta(config) if strict else VideoLlavaModel.from_config(config)
     load_into(model, tensors, strict=strict)
     _fill_buffers(model)
     return (model if dtype is None else model.to(dtype)).eval(), report
