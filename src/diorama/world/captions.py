@@ -6,6 +6,7 @@ with one statement changed and the same words around it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import Literal
 
@@ -143,10 +144,15 @@ def _existence(scene: Scene, visible: Visible) -> list[Statement]:
     return [Exists(describe(scene, i, "size", "color", "shape")) for i in seen]
 
 
-def realize(statements: list[Statement], scene: Scene, rng: Random) -> str:
-    """The statements in words. The same generator state gives the same wording around a changed statement.
+def definable(statements: Sequence[Statement], scene: Scene) -> list[bool]:
+    """For each statement whether its descriptions fit so few objects of the scene that "the" may be said."""
+    return [not any(_is_ambiguous(scene, what) for what in mentioned(s)) for s in statements]
 
-    "The" is only said of descriptions that fit no more than one object of the scene.
+
+def realize(statements: Sequence[Statement], definite: Sequence[bool], rng: Random) -> str:
+    """The statements in words; where `definite` allows it, "the" is said half of the time.
+
+    The same generator state and `definite` give the same wording around a changed statement.
     """
     sentences: list[str] = []
     things = [s.what for s in statements if isinstance(s, Exists)]
@@ -163,8 +169,12 @@ def realize(statements: list[Statement], scene: Scene, rng: Random) -> str:
             sentences.append(f"{verb} {head}: {listed}" if style < 0.5 else f"{head}: {listed}")
         else:
             sentences.append(f"there is {listed}" if style < 0.5 else listed)
-    sentences += [_sentence(s, scene, rng) for s in statements if not isinstance(s, Exists | Count)]
-    sentences += [_sentence(c, scene, rng) for c in counts]
+    sentences += [
+        _sentence(s, the, rng)
+        for s, the in zip(statements, definite, strict=True)
+        if not isinstance(s, Exists | Count)
+    ]
+    sentences += [_sentence(c, False, rng) for c in counts]
     return ". ".join(sentences)
 
 
@@ -199,17 +209,20 @@ def _is_ambiguous(scene: Scene, what: Description) -> bool:
     return sum(fits(scene, i, what) is not False for i in range(len(scene.objects))) > 1
 
 
-def verb_phrase(claim: Does, rng: Random) -> str:
-    """What the object does, in one of several wordings, with the pace if the claim gives one."""
-    pick = rng.random()
+def verb_phrase(claim: Does, salt: float) -> str:
+    """What the object does, in one of several wordings, with the pace if the claim gives one.
+
+    The wording hangs on `salt` and what is done alone, so that two events keep their words when they change places.
+    """
+    pick = Random(f"{salt} {claim.motion} {claim.pace}").random()
     wordings = (VERBS[claim.motion], *SYNONYMS[claim.motion])
     words = wordings[int(pick * len(wordings))]
     return f"{words} {claim.pace}" if claim.pace else words
 
 
-def _sentence(statement: Statement, scene: Scene, rng: Random) -> str:
-    definite, style, wording = rng.random() < 0.5, rng.random(), rng.random()
-    definite = definite and not any(_is_ambiguous(scene, what) for what in mentioned(statement))
+def _sentence(statement: Statement, may_define: bool, rng: Random) -> str:
+    definite = rng.random() < 0.5 and may_define
+    style, wording = rng.random(), rng.random()
     if isinstance(statement, Relation):
         options = RELATION_WORDS[statement.relation]
         words = options[int(wording * len(options))]
@@ -221,10 +234,10 @@ def _sentence(statement: Statement, scene: Scene, rng: Random) -> str:
         what = noun(statement.what, definite)
         return f"{what} is {words}" if style < 0.6 else f"{words} is {what}"
     if isinstance(statement, Does):
-        return f"{noun(statement.what, definite)} {verb_phrase(statement, rng)}"
+        return f"{noun(statement.what, definite)} {verb_phrase(statement, wording)}"
     if isinstance(statement, Before):
-        first = f"{noun(statement.first.what, definite)} {verb_phrase(statement.first, rng)}"
-        second = f"{noun(statement.second.what, definite)} {verb_phrase(statement.second, rng)}"
+        first = f"{noun(statement.first.what, definite)} {verb_phrase(statement.first, wording)}"
+        second = f"{noun(statement.second.what, definite)} {verb_phrase(statement.second, wording)}"
         if style < 0.5:
             return f"first {first}, then {second}"
         return f"{first} before {second}" if style < 0.75 else f"after {first}, {second}"
@@ -243,7 +256,8 @@ def caption(scene: Scene, rng: Random, *, detail: Detail = "full", visible: Visi
     is about how they stand and what happens; `brief` is one sentence. `visible` marks the objects that can be
     seen well enough to be spoken of. Every choice is drawn from `rng`.
     """
-    return realize(plan(scene, rng, detail=detail, visible=visible), scene, rng)
+    statements = plan(scene, rng, detail=detail, visible=visible)
+    return realize(statements, definable(statements, scene), rng)
 
 
 def paraphrases(scene: Scene, n: int, rng: Random, *, visible: Visible = None) -> list[str]:
@@ -258,7 +272,7 @@ def paraphrases(scene: Scene, n: int, rng: Random, *, visible: Visible = None) -
             break
         order = [_turned(s, rng) for s in statements]
         rng.shuffle(order)
-        found[realize(order, scene, rng)] = None
+        found[realize(order, definable(order, scene), rng)] = None
     return list(found)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 from diorama.world.scene import PROPORTIONS, RADIUS, Motion, Scene, Shape, state_at, view_position
@@ -22,6 +23,8 @@ Visible = Sequence[bool] | None
 
 RELATIONS: tuple[RelationKind, ...] = get_args(RelationKind)
 PLACES: tuple[PlaceKind, ...] = get_args(PlaceKind)
+SIDES: tuple[PlaceKind, ...] = PLACES[:3]
+DEPTHS: tuple[PlaceKind, ...] = PLACES[3:]
 OPPOSITE: dict[RelationKind, RelationKind] = {
     "left of": "right of",
     "right of": "left of",
@@ -160,6 +163,7 @@ def _stacked(scene: Scene, upper: int, lower: int) -> bool | None:
     return None if any(m.kind in (*TRANSLATIONS, "grow", "shrink") for m in pair) else True
 
 
+@lru_cache(maxsize=1024)
 def related(scene: Scene, a: int, b: int, relation: RelationKind) -> bool | None:
     """Whether object `a` is `relation` object `b`, whenever both are there."""
     times = [t for t in moments(scene) if state_at(scene, a, t).present and state_at(scene, b, t).present]
@@ -182,10 +186,10 @@ def places(scene: Scene, index: int) -> dict[PlaceKind, bool | None]:
     sides = [_side(s.across) for s in spots]
     depths = [_sign(s.away, FRONT_BEYOND) for s in spots]
     found: dict[PlaceKind, bool | None] = {}
-    for kind in ("left", "middle", "right"):
+    for kind in SIDES:
         found[kind] = _agree([None if side is None else side == kind for side in sides])
-    for kind, sign in (("front", -1), ("back", 1)):
-        values = [None if depth == 0 else depth == sign for depth in depths]
+    for kind in DEPTHS:
+        values = [None if depth == 0 else (depth < 0) == (kind == "front") for depth in depths]
         found[kind] = _agree(values) if on_ground else None
     return found
 
@@ -198,6 +202,7 @@ def _side(across: float) -> PlaceKind | None:
     return None
 
 
+@lru_cache(maxsize=1024)
 def nearer(scene: Scene, a: int, b: int) -> bool | None:
     """Whether object `a` is nearer to the camera than object `b`, whenever both are there."""
     values: list[bool | None] = []

@@ -13,9 +13,19 @@ from random import Random
 from typing import Literal, get_args
 
 from diorama.errors import InputError
-from diorama.world.facts import RelationKind, Visible, changes_size, is_seen, nearer, places, related
+from diorama.world.facts import (
+    DEPTHS,
+    SIDES,
+    RelationKind,
+    Visible,
+    changes_size,
+    is_seen,
+    nearer,
+    places,
+    related,
+)
 from diorama.world.happenings import CLIP_PAIRS, Pair, phrase
-from diorama.world.references import answer_names, references
+from diorama.world.references import answer_names, is_usual, references
 from diorama.world.scene import COLORS, SHAPES, SIZES, Scene
 from diorama.world.statements import Count, Description, Exists, holds
 from diorama.world.vocabulary import NUMBERS, a, number_word, plural
@@ -180,6 +190,7 @@ def _exists_pairs(scene: Scene, visible: Visible) -> list[Pair]:
     colors, shapes = {o.color for o in scene.objects}, {o.shape for o in scene.objects}
     candidates = [Description(shape=s) for s in SHAPES]
     near = [Description(color=c, shape=s) for c in COLORS for s in SHAPES if c in colors or s in shapes]
+    near = [what for what in near if is_usual(scene, what)]
     pairs = []
     for form, whats in (("shape", candidates), ("color", near)):
         for what in whats:
@@ -194,13 +205,13 @@ def _where_pairs(scene: Scene, visible: Visible) -> list[Pair]:
     for i in range(len(scene.objects)):
         held = places(scene, i)
         for what in references(scene, i, visible):
-            for side in ("left", "middle", "right"):
+            for side in SIDES:
                 if held[side]:
-                    pairs.append(Pair(f"where is {phrase(what)}?", side, "side", ("left", "middle", "right")))
-            for side in ("front", "back"):
+                    pairs.append(Pair(f"where is {phrase(what)}?", side, "side", SIDES))
+            for side in DEPTHS:
                 if held[side]:
                     asked = f"is {phrase(what)} at the front or at the back?"
-                    pairs.append(Pair(asked, side, "depth", ("front", "back")))
+                    pairs.append(Pair(asked, side, "depth", DEPTHS))
     return pairs
 
 

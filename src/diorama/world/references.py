@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from diorama.world.facts import Visible, changes_size, is_seen
+from diorama.world.sampling import NOVEL_LOOKS
 from diorama.world.scene import Scene
 from diorama.world.statements import Description, describe, is_unique
 
@@ -68,3 +69,14 @@ def answer_names(scene: Scene, index: int, visible: Visible = None) -> str | Non
         if is_seen(index, visible) and not changing and is_unique(scene, index, what):
             return what.words()
     return None
+
+
+def is_usual(scene: Scene, what: Description) -> bool:
+    """Whether absent objects of this look may be spoken of without giving the novel split away.
+
+    A color-shape pair that is kept for the novel split is never true of a training scene: mentioning it there
+    would teach that it is always false.
+    """
+    if what.color is None or what.shape is None or (what.color, what.shape) not in NOVEL_LOOKS:
+        return True
+    return any((thing.color, thing.shape) in NOVEL_LOOKS for thing in scene.objects)

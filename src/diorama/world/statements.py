@@ -133,6 +133,13 @@ def _does(scene: Scene, event: Event, claim: Does, visible: Visible) -> bool | N
     return _fits_seen(scene, event.index, claim.what, visible)
 
 
+def _relates(scene: Scene, a: int, b: int, claim: Relation, visible: Visible) -> bool | None:
+    fitting = _both(
+        _fits_seen(scene, a, claim.first, visible), _fits_seen(scene, b, claim.second, visible)
+    )
+    return False if fitting is False else _both(fitting, related(scene, a, b, claim.relation))
+
+
 def holds(statement: Statement, scene: Scene, visible: Visible = None) -> bool | None:
     """Whether the statement is true of the scene: True, False, or None when it cannot be settled by looking."""
     indices = range(len(scene.objects))
@@ -146,18 +153,7 @@ def holds(statement: Statement, scene: Scene, visible: Visible = None) -> bool |
             return False if steady else None
         return True if sure == possible and steady else None
     if isinstance(statement, Relation):
-        return _any(
-            _both(
-                _both(
-                    _fits_seen(scene, a, statement.first, visible),
-                    _fits_seen(scene, b, statement.second, visible),
-                ),
-                related(scene, a, b, statement.relation),
-            )
-            for a in indices
-            for b in indices
-            if a != b
-        )
+        return _any(_relates(scene, a, b, statement, visible) for a in indices for b in indices if a != b)
     if isinstance(statement, Place):
         return _any(
             _both(_fits_seen(scene, i, statement.what, visible), places(scene, i)[statement.place])

@@ -61,14 +61,12 @@ BARE_VERBS: dict[MotionKind, str] = {
 }
 
 GRAMMAR = """
-a an the this there is are it its that which what where who how many much way does do did
-and or but not no yes nothing else of in on at to from than with while then first last after before next later
-left right middle front back behind top under side picture clip video scene image
-object objects thing color shape size same different larger smaller nearer
-move moves moving spin spins grow grows shrink shrinks appear appears vanish vanishes
-slides goes comes rises sinks turns rotates gets shows up down towards away us camera around disappears
-stay stays still something happens show see seen stand stands
-count locate find tell me when compare both files more fewer most least seconds start end
+a an the this there is are it that which what where how many way does do and or not no yes of in on at to
+from then first last after before left right middle front back behind top under side picture clip object
+objects color shape size same larger smaller nearer move moves moving spin spins grow grows shrink shrinks
+appear appears vanish vanishes slides goes comes rises sinks turns rotates gets shows up down towards away
+us camera around disappears stay stays still something happens show count find tell me when both file more
+look time number neither second
 """
 
 WORDS: frozenset[str] = frozenset(
