@@ -1,0 +1,233 @@
+"""Recorded runs as people have them on disk, read into one `Transcript`: the shape of each record decides how.
+
+Keys that would give a label away (risk descriptions, categories of inserted actions) are never read into messages.
+"""
+
+import ast
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from diorama.agents.actions import Action
+from diorama.agents.transcript import Message, Transcript, calls_of, clean_text, text_of
+from diorama.errors import InputError
+from diorama.systems.agent_monitor.text_actions import parse_text_actions
+
+
+class FormatError(InputError):
+    """A file holds no recorded runs of a shape that is known here."""
+
+
+SHAPES = ("plain JSONL {id, task, messages, label?}, OpenAI chat JSON(L), AgentDojo runs, R-Judge / ASSEBench records, AutoGPT logs, "
+          "MCP captures (JSON-RPC lines), Inspect logs, ASB tables")
+
+
+def read_runs(path: str | Path) -> list[Transcript]:
+    """Every run in a file, or in all JSON files below a folder. Raises FormatError naming the line that is no run."""
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix in (".json", ".jsonl"))
+        found = [run for file in files for run in read_runs(file)]
+        if not found:
+            raise FormatError(f"{path} holds no JSON files with runs. Known shapes: {SHAPES}.")
+        return found
+    if path.suffix == ".csv":
+        return list(_asb_table(path))
+    try:
+        text = path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise FormatError(f"There is no file {path}. Name a recording: {SHAPES}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} cannot be read as UTF-8 text ({error}). Known shapes: {SHAPES}.") from None
+    records = _records(text, path)
+    if records and all(_is_rpc(record) for record in records):
+        return _mcp_capture(records, path.stem)
+    if records and all(isinstance(record, dict) and "role" in record for record in records):
+        return [_plain({"messages": records, "id": path.stem}, path.stem)]
+    found = []
+    for number, record in enumerate(records):
+        try:
+            found += _runs_of(record, f"{path.stem}-{number}", path)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise FormatError(f"Record {number + 1} of {path.name} is no recorded run ({error}). Known shapes: {SHAPES}.") from None
+    if not found:
+        raise FormatError(f"{path.name} holds no recorded run. Known shapes: {SHAPES}.")
+    return found
+
+
+def _records(text: str, path: Path) -> list[Any]:
+    try:
+        value = json.loads(text)
+        return value if isinstance(value, list) else [value]
+    except ValueError:
+        pass
+    records = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                records.append(json.loads(line))
+            except ValueError as error:
+                raise FormatError(f"Line {number} of {path.name} is not JSON ({error}). Write one JSON value a line.") from None
+    return records
+
+
+def _runs_of(record: Any, name: str, path: Path) -> list[Transcript]:
+    if not isinstance(record, dict):
+        raise TypeError(f"it is a {type(record).__name__}")
+    if "contents" in record:
+        return [_turns(record, name, path.stem)]
+    if "samples" in record and isinstance(record["samples"], list):
+        return [_inspect_sample(sample, name) for sample in record["samples"]]
+    if "messages" in record:
+        return [_agentdojo(record, name) if "user_task_id" in record and "injection_task_id" in record else _plain(record, name)]
+    if record and all(isinstance(attempts, dict) and all(isinstance(steps, dict) for steps in attempts.values()) for attempts in record.values()):
+        return list(_autogpt(record, path))
+    raise KeyError("neither messages nor contents")
+
+
+def _label(value: Any) -> int | None:
+    if value is None or isinstance(value, (bool, int)):
+        return None if value is None else int(bool(value))
+    names = {"safe": 0, "benign": 0, "0": 0, "unsafe": 1, "malicious": 1, "harmful": 1, "attack": 1, "1": 1}
+    if isinstance(value, str) and value.lower() in names:
+        return names[value.lower()]
+    raise ValueError(f"the label {value!r} is neither 0 (safe) nor 1 (unsafe)")
+
+
+def first_user_text(messages: Iterable[Message]) -> str:
+    """The first thing a user said."""
+    return next((text_of(m.get("content")) for m in messages if m.get("role") in ("user", "human")), "")
+
+
+_ROLES = {"human": "user", "agent": "assistant", "ai": "assistant", "environment": "tool", "function": "tool", "observation": "tool", "developer": "system"}
+
+
+def _clean(messages: Iterable[Any]) -> tuple[Message, ...]:
+    cleaned = []
+    for message in messages:
+        if not isinstance(message, Mapping):
+            raise TypeError("a message is not an object")
+        role = _ROLES.get(str(message.get("role")), str(message.get("role")))
+        kept: dict[str, Any] = {"role": role, "content": clean_text(text_of(message.get("content")))}
+        for key in ("tool_calls", "function_call", "tool_call_id", "name"):
+            if message.get(key):
+                kept[key] = message[key]
+        if role == "assistant" and not calls_of(kept):
+            actions = parse_text_actions(kept["content"], "") if kept["content"].strip() else []
+            if actions and actions[0].tool != "answer":
+                kept["tool_calls"] = _calls(actions)
+        cleaned.append(kept)
+    return tuple(cleaned)
+
+
+def _calls(actions: list[Action]) -> list[dict[str, Any]]:
+    return [{"id": a.call_id, "type": "function", "function": {"name": a.tool, "arguments": a.arguments}} for a in actions]
+
+
+def _plain(record: Mapping[str, Any], name: str) -> Transcript:
+    messages = _clean(record["messages"])
+    task = text_of(record.get("task")) or first_user_text(messages)
+    steps = {int(key): int(bool(value)) for key, value in (record.get("step_labels") or {}).items()}
+    return Transcript(str(record.get("id", name)), task, messages, _label(record.get("label")), steps, str(record.get("group", "")), "plain")
+
+
+def _agentdojo(record: Mapping[str, Any], name: str) -> Transcript:
+    messages = _clean(record["messages"])
+    attacked = record.get("injection_task_id") not in (None, "", "none")
+    security = record.get("security")
+    label = None if security is None else int(attacked and bool(security))
+    run = f"{record.get('suite_name', '')}-{record['user_task_id']}-{record.get('injection_task_id') or 'none'}"
+    return Transcript(run, first_user_text(messages), messages, label, {}, f"{record.get('suite_name', '')}-{record['user_task_id']}", "agentdojo")
+
+
+_BLANK = re.compile(r"(?i)you have used the attacker tool[^.;]*[.;]?")
+
+
+def _turns(record: Mapping[str, Any], name: str, source: str) -> Transcript:
+    messages: list[Message] = []
+    if record.get("profile"):
+        messages.append({"role": "system", "content": str(record["profile"])})
+    for turns in record["contents"]:
+        for turn in turns:
+            role = _ROLES.get(str(turn.get("role")), str(turn.get("role")))
+            if role == "assistant":
+                thought, text = text_of(turn.get("thought")), text_of(turn.get("action") or turn.get("content"))
+                observed = ""
+                if "[Observation]" in text:
+                    text, observed = text.split("[Observation]", 1)
+                if text.strip():
+                    said: dict[str, Any] = {"role": "assistant", "content": clean_text(thought)}
+                    said["tool_calls"] = _calls(parse_text_actions(text, thought))
+                    messages.append(said)
+                elif thought.strip():
+                    messages.append({"role": "assistant", "content": clean_text(thought)})
+                if observed:
+                    messages.append({"role": "tool", "content": clean_text(_BLANK.sub("", observed.lstrip(": ")))})
+            elif turn.get("content"):
+                messages.append({"role": role, "content": clean_text(text_of(turn["content"]))})
+    task = first_user_text(messages)
+    return Transcript(f"{source}-{record.get('id', name)}", task, tuple(messages), _label(record.get("label")), {}, task[:200], source)
+
+
+def _autogpt(log: Mapping[str, Any], path: Path) -> Iterator[Transcript]:
+    beside = path.with_name("challenges.json")
+    tasks = json.loads(beside.read_text("utf-8")) if beside.exists() else {}
+    for challenge, attempts in log.items():
+        task = str(tasks.get(challenge, {}).get("task", challenge))
+        for attempt, steps in attempts.items():
+            messages: list[Message] = [{"role": "user", "content": task}]
+            labels: dict[int, int] = {}
+            for message in steps.values():
+                if "content" not in message:
+                    raise KeyError("a step without content")
+                for action in (actions := parse_text_actions(text_of(message["content"]))):
+                    labels[len(labels)] = int("command" in message)
+                    assert action
+                messages.append({"role": "assistant", "content": actions[0].thought, "tool_calls": _calls(actions)})
+            yield Transcript(f"{challenge}|{attempt}", task, tuple(messages), int(any(labels.values())), labels, challenge, "autogpt")
+
+
+def _is_rpc(record: Any) -> bool:
+    inner = record.get("message", record) if isinstance(record, dict) else None
+    return isinstance(inner, dict) and inner.get("jsonrpc") == "2.0"
+
+
+def _mcp_capture(records: list[dict[str, Any]], name: str) -> list[Transcript]:
+    messages: list[Message] = []
+    for record in records:
+        message = record.get("message", record)
+        if message.get("method") == "tools/call":
+            given = message.get("params") or {}
+            call = Action(str(given.get("name") or ""), json.dumps(given.get("arguments") or {}, ensure_ascii=False), call_id=str(message.get("id")))
+            messages.append({"role": "assistant", "content": "", "tool_calls": [{**_calls([call])[0], "id": call.call_id}]})
+        elif isinstance(result := message.get("result"), dict) and "content" in result:
+            messages.append({"role": "tool", "content": text_of(result["content"]), "tool_call_id": str(message.get("id"))})
+    return [Transcript(name, "", tuple(messages), None, {}, name, "mcp")]
+
+
+def _inspect_sample(sample: Mapping[str, Any], name: str) -> Transcript:
+    messages = _clean(sample["messages"])
+    task = sample["input"] if isinstance(sample.get("input"), str) else first_user_text(messages)
+    label = (sample.get("metadata") or {}).get("label")
+    return Transcript(f"{name}-{sample.get('id', '')}", task, messages, _label(label), {}, str(sample.get("id", "")), "inspect")
+
+
+def _asb_table(path: Path) -> Iterator[Transcript]:
+    csv.field_size_limit(10**8)
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file)):
+            if "messages" not in row:
+                raise FormatError(f"{path.name} has no column 'messages'. Known shapes: {SHAPES}.")
+            try:
+                recorded = ast.literal_eval(row["messages"])
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                raise FormatError(f"Row {number + 1} of {path.name} is no list of messages. Save it as a Python literal or JSON.") from None
+            turns = [{"role": "agent" if m["role"] == "assistant" else m["role"], "content": m.get("content"), "thought": m.get("thinking"),
+                      "action": m.get("content")} for m in recorded]
+            profile = " ".join(str(m.get("content")) for m in recorded if m["role"] == "system")
+            turns = [turn for turn in turns if turn["role"] != "system"]
+            run = _turns({"contents": [turns], "profile": profile, "id": number, "label": int(row.get("Attack Successful") == "1")}, str(number), path.stem)
+            yield Transcript(run.id, run.task, run.messages, run.label, {}, f"{row.get('Agent Name')}|{run.task}", "asb")

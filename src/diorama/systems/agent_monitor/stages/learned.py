@@ -1,0 +1,19 @@
+"""Stage 4: the small learned ranker, shipped with the package or from a folder."""
+
+from pathlib import Path
+
+from diorama.agents.transcript import Step
+from diorama.systems.agent_monitor.ranker import Ranker
+from diorama.systems.agent_monitor.records import Finding, Stage
+
+
+def ranker_stage(ranker: Ranker | str | Path | None = None) -> Stage:
+    """Score a step with a ranker; None loads the shipped one. Loading fails here, not at the first action."""
+    model = ranker if isinstance(ranker, Ranker) else Ranker.from_pretrained(ranker or "agent_monitor")
+
+    async def judge(step: Step) -> Finding:
+        score = model.score(step)
+        reasons = (f"looks unsafe ({model.explain(step)})",) if score <= 75 else ()
+        return Finding("ranker", score, severity="unsure" if score <= 75 else "none", reasons=reasons)
+
+    return judge
