@@ -17,6 +17,7 @@ from diorama.world.facts import (
     Event,
     RelationKind,
     Visible,
+    changes_size,
     events,
     is_seen,
     places,
@@ -59,8 +60,14 @@ RELATION_WORDS: dict[RelationKind, tuple[str, ...]] = {
 
 
 def name_of(scene: Scene, index: int, rng: Random, visible: Visible) -> Description:
-    """A unique description, or all three attributes where nothing is unique."""
-    return refer(scene, index, rng, visible) or describe(scene, index, "size", "color", "shape")
+    """A unique description, or the full one where nothing is unique."""
+    return refer(scene, index, rng, visible) or full_name(scene, index)
+
+
+def full_name(scene: Scene, index: int) -> Description:
+    """Size, color and shape; without the size of an object that changes it."""
+    parts = ("color", "shape") if changes_size(scene, index) else ("size", "color", "shape")
+    return describe(scene, index, *parts)
 
 
 def true_relations(scene: Scene, visible: Visible = None) -> list[tuple[int, RelationKind, int]]:
@@ -141,7 +148,7 @@ def plan(scene: Scene, rng: Random, *, detail: Detail = "full", visible: Visible
 
 def _existence(scene: Scene, visible: Visible) -> list[Statement]:
     seen = [i for i in range(len(scene.objects)) if is_seen(i, visible)]
-    return [Exists(describe(scene, i, "size", "color", "shape")) for i in seen]
+    return [Exists(full_name(scene, i)) for i in seen]
 
 
 def definable(statements: Sequence[Statement], scene: Scene) -> list[bool]:

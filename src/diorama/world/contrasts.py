@@ -266,11 +266,12 @@ def _recounted(rng: Random, statement: Count, claims: list[Claim]) -> list[State
 
 
 def _evenly(rng: Random, claims: list[Claim]) -> list[Claim]:
-    """The counts among the claims, one for each number and sort of group, so that `one` does not dominate."""
-    counts: dict[tuple[bool, int], Claim] = {}
+    """The counts of all objects, or those of groups, one for each number, so that `one` does not dominate."""
+    total = rng.random() < 0.5
+    counts: dict[int, Claim] = {}
     for claim in claims:
-        if isinstance(claim.statement, Count):
-            counts[(claim.statement.what == Description(), claim.statement.number)] = claim
+        if isinstance(claim.statement, Count) and (claim.statement.what == Description()) == total:
+            counts[claim.statement.number] = claim
     return rng.sample(list(counts.values()), len(counts))
 
 

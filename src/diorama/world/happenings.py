@@ -113,8 +113,10 @@ def order_pairs(scene: Scene, visible: Visible) -> list[Pair]:
             if len(verbs) > 1:
                 motion = VERBS[event.motion.kind]
                 pairs.append(Pair(f"what happens {word}?", motion, "what", verbs))
-    for first in happening:
-        for second in happening:
+    told = [(e.index, e.motion.kind) for e in happening]
+    once = [e for e, what in zip(happening, told, strict=True) if told.count(what) == 1]
+    for first in once:
+        for second in once:
             if first != second and precedes(first, second) is not None:
                 pairs += _order_of_two(scene, first, second, happening, visible)
     return pairs
