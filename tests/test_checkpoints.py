@@ -305,6 +305,12 @@ def test_views_are_stored_at_their_own_size(tmp_path):
     assert_same(read_tensors(folder), {"row": whole[2], "columns": whole[:, :3], "turned": whole.T})
 
 
+def test_two_shapes_of_one_memory_are_both_stored(tmp_path):
+    whole = torch.arange(6.0).reshape(2, 3)
+    folder = write_checkpoint(tmp_path / "views", {}, {"whole": whole, "flat": whole.view(-1)}, "")
+    assert_same(read_tensors(folder), {"whole": whole, "flat": whole.view(-1)})
+
+
 def test_a_folder_that_is_no_checkpoint_is_not_overwritten(tmp_path, tensors):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(CheckpointError, match="is no checkpoint"):
@@ -349,3 +355,9 @@ def test_an_old_file_is_described_too(tmp_path):
     torch.save({"a": torch.zeros(3, dtype=torch.float16)}, tmp_path / "pytorch_model.bin")
     summary = describe(tmp_path)
     assert (summary.dtypes, summary.parameters, summary.source) == (("float16",), 3, "a local folder")
+
+
+def test_a_damaged_file_is_not_described(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
+        describe(tmp_path)

@@ -244,10 +244,16 @@ def read_tensors(
 def _read_file(file: Path, prefix: str) -> dict[str, Tensor]:
     if file.suffix != ".safetensors":
         return {k.removeprefix(prefix): v for k, v in _read_old(file).items() if k.startswith(prefix)}
+    with _opened(file) as content:
+        names = [name for name in content.keys() if name.startswith(prefix)]
+        return {name.removeprefix(prefix): content.get_tensor(name) for name in names}
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     try:
         with safe_open(file, framework="pt") as content:
-            names = [name for name in content.keys() if name.startswith(prefix)]
-            return {name.removeprefix(prefix): content.get_tensor(name) for name in names}
+            yield content
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{file} cannot be read as safetensors ({_first_line(error)}). Download or save it again."
@@ -393,14 +399,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
     """Write one safetensors file atomically; of tensors that are the same memory only the first name is kept."""
     stored: dict[str, Tensor] = {}
     seen: set[tuple[Any, ...]] = set()
+    memories: set[int] = set()
     for name, tensor in tensors.items():
         key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and key in seen:
             continue
         seen.add(key)
         kept = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
-        is_view = kept.untyped_storage().nbytes() != kept.numel() * kept.element_size()
-        stored[name] = kept.clone(memory_format=torch.contiguous_format) if is_view else kept.contiguous()
+        memory = kept.untyped_storage()
+        is_shared = memory.nbytes() != kept.numel() * kept.element_size() or memory.data_ptr() in memories
+        memories.add(memory.data_ptr())
+        stored[name] = kept.clone(memory_format=torch.contiguous_format) if is_shared else kept.contiguous()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     save_file(stored, partial, metadata={"format": "pt"})
     partial.replace(path)
@@ -461,7 +470,7 @@ def describe(folder: str | Path) -> CheckpointSummary:
     count = 0
     for file in files:
         if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as content:
+            with _opened(file) as content:
                 for name in content.keys():
                     part = content.get_slice(name)
                     dtypes[part.get_dtype()] = None

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diorama.errors import InputError
-from diorama.training.batches import count_rows, move, part, row_indices, step_parts, take
+from diorama.training.batches import StepParts, count_rows, move, part, read_steps, row_indices, take
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Batch:
 
 
 def parts_of(data, parts, **options):
-    defaults = {"first": 0, "count": parts, "parts": parts, "batch_size": None, "collate": None, "seed": 0}
-    return list(step_parts(data, 0, **{**defaults, **options}))
+    defaults = {"first": 0, "count": parts, "batch_size": None, "collate": None, "seed": 0}
+    return StepParts(data, parts=parts, **{**defaults, **options})[0]
 
 
 def test_every_item_is_seen_once_an_epoch_even_when_batches_cross_its_end():
@@ -86,3 +86,15 @@ def test_a_process_reads_only_its_own_rows():
 def test_moving_keeps_the_kind():
     moved = move(Batch(torch.zeros(2), ["a", "b"]), torch.device("meta"))
     assert isinstance(moved, Batch) and moved.image.is_meta and moved.captions == ["a", "b"]
+
+
+def test_worker_processes_give_the_same_batches_in_the_same_order():
+    source = StepParts(torch.arange(12).reshape(6, 2), 4, None, first=0, count=2, parts=2, seed=3)
+    alone = [[piece.tolist() for piece in pieces] for pieces in read_steps(source, range(2, 7), workers=0)]
+    helped = [[piece.tolist() for piece in pieces] for pieces in read_steps(source, range(2, 7), workers=1)]
+    assert helped == alone and len(alone) == 5 and len(alone[0]) == 2
+
+
+def test_examples_are_asked_for_when_collate_is_given():
+    with pytest.raises(InputError, match="Return a list of examples"):
+        parts_of(lambda step: {"x": 1}, 1, collate=list)

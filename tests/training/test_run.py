@@ -329,3 +329,35 @@ def test_progress_is_plain_lines_on_stderr_when_it_is_no_terminal(tmp_path, capf
         run.step(*loss_of(run.model, batch))
     captured = capfd.readouterr()
     assert captured.out == "" and "step 2/2  loss" in captured.err
+
+
+def test_accumulation_asked_of_accelerate_does_not_divide_twice(tmp_path, monkeypatch):
+    run_once(tmp_path / "plain")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    run_once(tmp_path / "asked")
+    assert rows_of(tmp_path / "asked") == rows_of(tmp_path / "plain")
+
+
+def test_worker_processes_do_not_change_the_curve(tmp_path):
+    dataset = [(torch.randn(6, generator=torch.Generator().manual_seed(i)), torch.tensor(1.0)) for i in range(10)]
+    for workers in (0, 1):
+        run = Run(tmp_path / str(workers), model(), RunConfig(steps=5, log_every=1), device="cpu", progress="silent")
+        for x, y in run.batches(dataset, batch_size=4, workers=workers):
+            run.step((run.model(x).squeeze(-1) - y).square().sum(), len(x))
+    assert rows_of(tmp_path / "1") == rows_of(tmp_path / "0")
+
+
+@pytest.mark.parametrize(("given", "says"), [([1, 2], "needs a `batch_size`"), ([], "has items")])
+def test_data_that_cannot_be_batched_is_named(tmp_path, given, says):
+    run = Run(tmp_path, model(), RunConfig(steps=2), device="cpu", progress="silent")
+    with pytest.raises(InputError, match=says):
+        next(run.batches(given, batch_size=None if given else 4))
+
+
+def test_progress_on_a_terminal_is_a_bar_on_stderr(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    run = Run(tmp_path, model(), RunConfig(steps=2), device="cpu")
+    for batch in run.batches(data):
+        run.step(*loss_of(run.model, batch))
+    captured = capfd.readouterr()
+    assert captured.out == "" and "2/2" in captured.err and "loss" in captured.err

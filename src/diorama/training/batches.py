@@ -5,9 +5,9 @@ it (a number, a word, None) belongs to all rows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -84,35 +84,66 @@ def move(batch: Any, device: torch.device) -> Any:
     return _rebuild(batch, lambda member: move(member, device))
 
 
-def step_parts(
-    data: Callable[[int], Any] | Dataset,
-    step: int,
-    *,
-    first: int,
-    count: int,
-    parts: int,
-    batch_size: int | None,
-    collate: Callable[[list[Any]], Any] | None,
-    seed: int,
-) -> Iterator[Any]:
-    """Yield parts first .. first+count-1 of the `parts` equal parts of step `step`'s batch."""
-    if batch_size is not None:
-        assert not callable(data)
-        rows = row_indices(len(data), batch_size, step, seed)
-        make = collate or torch.utils.data.default_collate
-        for index in range(first, first + count):
-            yield make([data[row] for row in rows[part(batch_size, index, parts)]])
+@dataclass(frozen=True)
+class StepParts:
+    """The parts of each step's batch that one process trains on: item `step` is a list of `count` batches.
+
+    A step's batch is cut into `parts` nearly equal parts, of which `first` .. `first + count - 1` are this process's.
+    Being map-style itself, it can be read by the worker processes of a DataLoader.
+    """
+
+    data: Callable[[int], Any] | Dataset
+    batch_size: int | None
+    collate: Callable[[list[Any]], Any] | None
+    first: int
+    count: int
+    parts: int
+    seed: int
+
+    def __getitem__(self, step: int) -> list[Any]:
+        if self.batch_size is not None:
+            return self._of_rows(step, self.batch_size)
+        assert callable(self.data)
+        batch = self.data(step)
+        if self.collate is None:
+            return [batch] if self.parts == 1 else [take(batch, rows) for rows in self._slices(count_rows(batch))]
+        if not isinstance(batch, Sequence):
+            raise InputError(
+                f"The data returned a {type(batch).__name__} for step {step}, which `collate` cannot be applied to "
+                "in parts. Return a list of examples, or leave `collate` out."
+            )
+        return [self.collate(list(batch[rows])) for rows in self._slices(len(batch))]
+
+    def _of_rows(self, step: int, batch_size: int) -> list[Any]:
+        dataset = cast(Dataset, self.data)
+        rows = row_indices(len(dataset), batch_size, step, self.seed)
+        make = self.collate or torch.utils.data.default_collate
+        return [make([dataset[row] for row in rows[some]]) for some in self._slices(batch_size)]
+
+    def _slices(self, rows: int) -> list[slice]:
+        return [part(rows, index, self.parts) for index in range(self.first, self.first + self.count)]
+
+
+def read_steps(source: StepParts, steps: range, workers: int) -> Iterator[list[Any]]:
+    """The items of `source` in order; with `workers`, made ahead of time by that many processes."""
+    if not workers:
+        for step in steps:
+            yield source[step]
         return
-    assert callable(data)
-    batch = data(step)
-    if collate is not None and not isinstance(batch, Sequence):
-        raise InputError(
-            f"The data returned a {type(batch).__name__} for step {step}, which `collate` cannot be applied to in "
-            "parts. Return a list of examples, or leave `collate` out."
-        )
-    for index in range(first, first + count):
-        piece = batch if parts == 1 else take(batch, part(count_rows(batch), index, parts))
-        yield collate(list(piece)) if collate is not None else piece
+    # A generator of its own, or the loader would draw from the global one and change the model's dropout.
+    generator = torch.Generator().manual_seed(source.seed)
+    yield from torch.utils.data.DataLoader(
+        cast(Any, source),
+        sampler=steps,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        generator=generator,
+    )
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
 
 
 def _sizes(batch: Any) -> Iterator[int]:

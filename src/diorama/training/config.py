@@ -71,13 +71,13 @@ def learning_rate_factor(config: RunConfig, step: int) -> float:
     """The share of the learning rate that update number `step` (from 0) uses: a pure function of the step.
 
     Linear warm-up whose first update is not zero, then constant, cosine (Loshchilov & Hutter 2017, without
-    restarts) or linear decay that reaches `final_rate` at the last update.
+    restarts) or linear decay that would reach `final_rate` one update after the last, as transformers' schedules do.
     """
     warmup = config.warmup_steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if config.schedule == "constant":
         return 1.0
-    progress = min(1.0, (step - warmup) / max(1, config.steps - 1 - warmup))
+    progress = min(1.0, (step - warmup) / max(1, config.steps - warmup))
     shape = 1 - progress if config.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
     return config.final_rate + (1 - config.final_rate) * shape

@@ -16,6 +16,7 @@ from diorama.checkpoints import write_text
 Row = dict[str, float | int]
 
 SECONDS_BETWEEN_LINES = 5.0
+NOT_ON_THE_BAR = ("step", "learning_rate", "gradient_norm", "tokens", "seconds")
 
 
 class MetricsLog:
@@ -75,7 +76,7 @@ class ProgressLine:
         if style == "auto" and console.is_terminal:
             self.bar = Progress(
                 TextColumn("training"),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[numbers]}"),
@@ -96,11 +97,12 @@ class ProgressLine:
         if self.style == "silent":
             return
         step = int(row["step"])
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
         if self.bar is not None:
-            self.bar.update(self.task, completed=step, numbers=numbers)
+            shown = [f"{name} {value:.3g}" for name, value in row.items() if name not in NOT_ON_THE_BAR]
+            self.bar.update(self.task, completed=step, numbers="  ".join(shown[:3]))
         elif step == self.steps or time.monotonic() - self.shown_at >= SECONDS_BETWEEN_LINES:
             self.shown_at = time.monotonic()
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
             self.say(f"step {step}/{self.steps}  {numbers}")
 
     def close(self) -> None:

@@ -18,12 +18,12 @@ import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, gather_object
 from torch import Tensor, nn
 
 from diorama.checkpoints import load_into, write_text
 from diorama.errors import CheckpointError, InputError
-from diorama.training.batches import Dataset, move, step_parts
+from diorama.training.batches import Dataset, StepParts, move, read_steps
 from diorama.training.config import RunConfig, learning_rate_factor
 from diorama.training.ema import MovingAverage
 from diorama.training.log import MetricsLog, ProgressLine
@@ -109,6 +109,7 @@ class Run:
         *,
         batch_size: int | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
+        workers: int = 0,
     ) -> Iterator[Any]:
         """Yield the batches still to be trained on, on the run's device; each must be followed by one `step`.
 
@@ -116,13 +117,17 @@ class Run:
             map-style dataset with `batch_size` rows a step, shuffled by (seed, epoch).
         batch_size: rows of one optimizer step over all processes and accumulation parts, for a dataset.
         collate: makes a batch of a list of examples; given it, the function may return a list of examples.
+        workers: processes that make batches ahead of time; 0 makes them in the loop.
 
         With P processes and accumulation A a step's batch is cut into P x A nearly equal parts: each process gets its
         A parts, so neither changes what a step learns. A checkpoint is written when the loop comes back for more.
         """
         self._check_data(data, batch_size)
-        parts = self.processes * self.config.accumulation
-        first = self._accelerator.process_index * self.config.accumulation
+        accumulation = self.config.accumulation
+        source = StepParts(
+            data, batch_size, collate, first=self._accelerator.process_index * accumulation, count=accumulation,
+            parts=self.processes * accumulation, seed=self.config.seed,
+        )  # fmt: skip
         _set_modes(self._bare)
         own_forward = vars(self._bare).get("forward")
         if self._training_forward is not None:
@@ -135,15 +140,10 @@ class Run:
         if self.step_number and self.step_number < self.config.steps:
             self._progress.say(f"resuming {self.out} at step {self.step_number}")
         try:
-            while self.step_number < self.config.steps:
-                step = self.step_number
-                pieces = step_parts(
-                    data, step, first=first, count=self.config.accumulation, parts=parts,
-                    batch_size=batch_size, collate=collate, seed=self.config.seed,
-                )  # fmt: skip
+            for pieces in read_steps(source, range(self.step_number, self.config.steps), workers):
                 for index, piece in enumerate(pieces):
                     expected = self._calls + 1
-                    with self._gradient_sync(index == self.config.accumulation - 1):
+                    with self._gradient_sync(index == accumulation - 1):
                         yield move(piece, self.device)
                     if self._calls != expected:
                         raise RuntimeError("Call run.step once for every batch that run.batches yields.")
@@ -395,11 +395,20 @@ def _accelerator(device: str, precision: str, unused_parameters: bool) -> Accele
         torch.cuda.set_device(int(index))
     # Accelerate keeps its settings per process; a second run may want another precision or device.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=kind == "cpu" or not torch.cuda.is_available(),
         mixed_precision=precision,
+        # Given here so that no environment variable makes accelerate divide the loss a second time.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused_parameters)],
     )
+    supported = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    if accelerator.distributed_type not in supported:
+        raise InputError(
+            f"The launcher asks for {accelerator.distributed_type.value}, which a run cannot save and resume. "
+            "Launch it with torchrun, or with accelerate's MULTI_GPU or MULTI_CPU."
+        )
+    return accelerator
 
 
 def _parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
