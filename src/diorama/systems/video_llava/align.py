@@ -8,7 +8,6 @@ arXiv 2205.01917) and is thrown away afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from diorama.systems.video_llava.config import LanguageConfig, VideoLlavaConfig
-from diorama.systems.video_llava.data import Prepared
+from diorama.systems.video_llava.data import Facts, Prepared
 from diorama.systems.video_llava.model import (
     ImageTower,
     LanguageBindAligner,
@@ -86,17 +85,28 @@ class CaptionedAligner(nn.Module):
         return F.cross_entropy(logits.float(), wanted[kept])
 
 
-class CaptionPairs:
-    """Batch i of pairs: whole families of near-identical scenes, so that every batch holds its own hard negatives."""
+@dataclass(frozen=True)
+class Worded:
+    """Rows of a pool with a caption each, as ids (B, L)."""
 
-    def __init__(self, pool: Prepared, tokenizer: PreTrainedTokenizerFast, config: VideoLlavaConfig,
+    rows: list[int]
+    captions: Tensor
+
+
+class CaptionWriter:
+    """Batch i of captions: whole families of near-identical scenes, so that every batch holds its own hard negatives.
+
+    Writing is Python's work and goes on in a process of its own; `pairs_of` adds the pixels where they are.
+    """
+
+    def __init__(self, facts: Facts, tokenizer: PreTrainedTokenizerFast, config: VideoLlavaConfig,
                  batch_size: int, seed: int):
-        self.pool, self.tokenizer, self.config = pool, tokenizer, config
+        self.facts, self.tokenizer, self.config = facts, tokenizer, config
         self.batch_size, self.seed = batch_size, seed
-        order = np.argsort(pool.family, kind="stable")
-        self.members = np.split(order, np.flatnonzero(np.diff(pool.family[order])) + 1)
+        order = np.argsort(facts.family, kind="stable")
+        self.members = np.split(order, np.flatnonzero(np.diff(facts.family[order])) + 1)
 
-    def __call__(self, step: int) -> Pairs:
+    def __call__(self, step: int) -> Worded:
         rng = Random(f"caption pairs {self.seed} {step}")
         rows: list[int] = []
         for number in rng.sample(range(len(self.members)), len(self.members)):
@@ -106,19 +116,23 @@ class CaptionPairs:
         rows = rows[: self.batch_size]
         details: list[Detail] = ["full", "full", "full", "relations"]
         words = [
-            caption(self.pool.scenes[i], rng, detail=rng.choice(details), visible=self.pool.visible[i].tolist())
-            for i in rows
+            caption(scene, rng, detail=rng.choice(details), visible=visible)
+            for scene, visible in map(self.facts.of, rows)
         ]
         ids = encode_captions(words, self.tokenizer, self.config.text_tower.max_positions)
-        return Pairs(self.pool.pixels(rows), ids)
+        return Worded(rows, ids)
 
 
-def align_images(run: Run, pairs: CaptionPairs) -> None:
+def pairs_of(pool: Prepared, worded: Worded) -> Pairs:
+    """Captions with the pixels they are about, on the captions' device."""
+    return Pairs(pool.pixels(worded.rows).to(worded.captions.device), worded.captions)
+
+
+def align_images(run: Run, pool: Prepared, writer: CaptionWriter) -> None:
     """Train image tower and text tower to agree; `run.model` is a CaptionedAligner around an ImageTower."""
-    for batch in run.batches(pairs):
-        with run.autocast():
-            loss, numbers = run.model(batch)
-        run.step(loss, len(batch.captions), numbers)
+    for worded in run.batches(writer, workers=1):
+        loss, numbers = run.model(pairs_of(pool, worded))
+        run.step(loss, len(worded.rows), numbers)
 
 
 class VideoAligner(nn.Module):
@@ -159,16 +173,19 @@ def video_aligner(config: VideoLlavaConfig, images: CaptionedAligner) -> VideoAl
     return VideoAligner(video, images.aligner)
 
 
-def align_videos(run: Run, clips: CaptionPairs, images: CaptionPairs) -> None:
+@dataclass(frozen=True)
+class BothWriters:
+    """Captions of clips and of images for the same step."""
+
+    clips: CaptionWriter
+    images: CaptionWriter
+
+    def __call__(self, step: int) -> tuple[Worded, Worded]:
+        return self.clips(step), self.images(step)
+
+
+def align_videos(run: Run, clips: Prepared, images: Prepared, writers: BothWriters) -> None:
     """Train the temporal part; `run.model` is what `video_aligner` returns."""
-    for batch in run.batches(lambda step: [(clips(step), images(step))]):
-        (moving, still), = batch
-        with run.autocast():
-            loss, numbers = run.model(moving, still)
-        run.step(loss, len(moving.captions), numbers)
-
-
-def batches_of(total: int, size: int) -> Iterator[slice]:
-    """Slices of `size` rows that cover `total` rows."""
-    for start in range(0, total, size):
-        yield slice(start, min(start + size, total))
+    for moving, still in run.batches(writers, workers=1):
+        loss, numbers = run.model(pairs_of(clips, moving), pairs_of(images, still))
+        run.step(loss, len(moving.rows), numbers)

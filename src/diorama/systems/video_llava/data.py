@@ -1,43 +1,70 @@
-"""What the stages learn from: pools of the world made ready for the towers, and LLaVA-style files on disk."""
+"""What the stages learn from the world: pools made ready for the towers, captions and questions as conversations.
+
+Conversations of users' own files are read by `files.py`; both end as `Sample`s.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from diorama.media.resizing import resize_shortest
 from diorama.systems.video_llava.config import VideoLlavaConfig
-from diorama.systems.video_llava.processing import preprocess_rendered
+from diorama.systems.video_llava.model import VideoLlavaModel
+from diorama.systems.video_llava.processing import Turn, encode_conversation, preprocess_rendered
+from diorama.systems.video_llava.splice import Kind, Media, Sample, pack_questions
+from diorama.world.captions import caption
 from diorama.world.pool import Pool
+from diorama.world.questions import questions
 from diorama.world.scene import Scene
+
+DESCRIBE: dict[Kind, tuple[str, ...]] = {
+    "image": ("what is in the image?", "what is in the picture?", "tell me what is in the image"),
+    "video": ("what is in the clip?", "what is in the video?", "tell me what is in the clip"),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a pool's scenes, without a pixel: light enough to send to another process."""
+
+    kind: Kind
+    scenes: list[Scene]
+    visible: np.ndarray
+    family: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def of(self, row: int) -> tuple[Scene, list[bool]]:
+        """The scene of a row and which of its objects can be seen."""
+        scene = self.scenes[row]
+        return scene, self.visible[row, : len(scene.objects)].tolist()
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A pool at the tower's size: uint8 (N, T, 3, S, S), resized once exactly as `preprocess_image` resizes."""
 
-    scenes: list[Scene]
-    visible: np.ndarray
-    family: np.ndarray
+    facts: Facts
     small: np.ndarray
     config: VideoLlavaConfig
 
     def __len__(self) -> int:
-        return len(self.scenes)
-
-    @property
-    def is_video(self) -> bool:
-        return self.small.shape[1] > 1
+        return len(self.small)
 
     def pixels(self, rows: Sequence[int]) -> Tensor:
         """Normalised pixels of some rows: (B, 3, S, S) for images, (B, 3, T, S, S) for clips."""
         ready = preprocess_rendered(torch.from_numpy(self.small[list(rows)]), self.config)
-        return ready.transpose(1, 2) if self.is_video else ready[:, 0]
+        return ready.transpose(1, 2) if self.facts.kind == "video" else ready[:, 0]
 
 
 def prepare(pool: Pool, config: VideoLlavaConfig) -> Prepared:
@@ -51,4 +78,116 @@ def prepare(pool: Pool, config: VideoLlavaConfig) -> Prepared:
             if size != frame.shape[0]:
                 frame = np.asarray(resize_shortest(Image.fromarray(frame), size, interpolation="bicubic"))
             small[i, t] = frame.transpose(2, 0, 1)
-    return Prepared(pool.scenes, pool.visible, pool.family, small, config)
+    facts = Facts("video" if frames > 1 else "image", pool.scenes, pool.visible, pool.family)
+    return Prepared(facts, small, config)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A prepared pool with its tower features, computed once because the towers are frozen in every later stage.
+
+    features: (N, n, D_tower) for images, (N, T, n, D_tower) for clips, bfloat16.
+    """
+
+    pool: Prepared
+    features: Tensor
+
+
+@torch.no_grad()
+def see(model: VideoLlavaModel, pool: Prepared, batch_size: int = 64) -> Seen:
+    """Run a pool through the model's tower for its kind."""
+    encode = model.video_features if pool.facts.kind == "video" else model.image_features
+    step = max(1, batch_size // pool.small.shape[1])
+    parts = []
+    for start in range(0, len(pool), step):
+        pixels = pool.pixels(range(start, min(start + step, len(pool))))
+        with torch.autocast(pixels.device.type, torch.bfloat16):
+            parts.append(encode(pixels).to(torch.bfloat16))
+    return Seen(pool, torch.cat(parts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """How a training step is made up. The paper mixes images and clips at random in every batch (sec. 3.2)."""
+
+    images: int = 16
+    clips: int = 8
+    texts: int = 0
+    """Scenes that are only described in words: what teaches the language model its language."""
+    questions: int = 8
+    """Questions packed behind each medium, each as if it were asked alone."""
+    describe: float = 0.1
+    """Share of media with a request for a description among their questions."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A sample whose medium is still only named: row `row` of the images, the clips, or nothing."""
+
+    kind: Kind | None
+    row: int
+    sample: Sample
+
+
+class Interviewer:
+    """Step i's samples: scenes drawn from the pools, with fresh questions or captions each time.
+
+    `task` "instruct" asks questions, "project" asks only for descriptions (the first stage's captions).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, config: VideoLlavaConfig, mixture: Mixture, *, seed: int,
+                 images: Facts | None = None, clips: Facts | None = None,
+                 task: Literal["instruct", "project"] = "instruct"):
+        self.tokenizer, self.config, self.mixture, self.seed, self.task = tokenizer, config, mixture, seed, task
+        self.images, self.clips = images, clips
+
+    def __call__(self, step: int) -> list[Draft]:
+        rng = Random(f"conversations {self.task} {self.seed} {step}")
+        drafts: list[Draft] = []
+        for facts, count in ((self.images, self.mixture.images), (self.clips, self.mixture.clips)):
+            if facts is not None:
+                drafts += [self._about(facts, rng.randrange(len(facts)), rng) for _ in range(count)]
+        told = [facts for facts in (self.images, self.clips) if facts is not None]
+        for _ in range(self.mixture.texts):
+            facts = rng.choice(told)
+            drafts.append(Draft(None, 0, self._in_words(facts, rng.randrange(len(facts)), rng)))
+        return drafts
+
+    def _about(self, facts: Facts, row: int, rng: Random) -> Draft:
+        scene, visible = facts.of(row)
+        medium = Media(facts.kind, features=torch.empty((0, 0) if facts.kind == "image" else (0, 0, 0)))
+        return Draft(facts.kind, row, pack_questions([
+            encode_conversation([turn], [medium], self.tokenizer, self.config)
+            for turn in self._turns(scene, visible, facts.kind, rng)
+        ]))
+
+    def _turns(self, scene: Scene, visible: list[bool], kind: Kind, rng: Random) -> list[Turn]:
+        asked = [] if self.task == "project" else [
+            Turn(q.question, q.answer) for q in questions(scene, rng, n=self.mixture.questions, visible=visible)
+        ]
+        if not asked or rng.random() < self.mixture.describe:
+            words = caption(scene, rng, detail="full", visible=visible)
+            asked.append(Turn(rng.choice(DESCRIBE[kind]), words))
+        return asked
+
+    def _in_words(self, facts: Facts, row: int, rng: Random) -> Sample:
+        """Questions about a scene whose caption stands where the image would."""
+        scene, visible = facts.of(row)
+        told = caption(scene, rng, detail="full", visible=visible)
+        asked = questions(scene, rng, n=self.mixture.questions, visible=visible)
+        turns = [Turn(f"{told}.\n{q.question}", q.answer) for q in asked] or [Turn(f"{told}.", told)]
+        return pack_questions(
+            [encode_conversation([turn], (), self.tokenizer, self.config) for turn in turns], words=True
+        )
+
+
+def with_media(drafts: Sequence[Draft], seen: Mapping[Kind, Seen]) -> list[Sample]:
+    """Drafts with the cached features of their rows, on the drafts' device."""
+    samples = []
+    for draft in drafts:
+        if draft.kind is None:
+            samples.append(draft.sample)
+            continue
+        features = seen[draft.kind].features[draft.row].to(draft.sample.input_ids.device)
+        samples.append(replace(draft.sample, media=(Media(draft.kind, features=features),)))
+    return samples

@@ -350,13 +350,14 @@ class VideoLlavaModel(nn.Module):
         Images go through their tower in one call, clips in one call a number of frames; items that already hold
         features are passed through, so caching these tensors skips the towers.
         """
-        out = [item.features for item in media]
+        device = next(self.projector.parameters()).device
+        out = [None if item.features is None else item.features.to(device) for item in media]
         groups: dict[tuple[str, int], list[int]] = {}
         for i, item in enumerate(media):
             if item.pixels is not None:
                 groups.setdefault((item.kind, item.pixels.shape[1] if item.kind == "video" else 1), []).append(i)
         for (kind, _), members in groups.items():
-            pixels = torch.stack([p for i in members if (p := media[i].pixels) is not None])
+            pixels = torch.stack([p for i in members if (p := media[i].pixels) is not None]).to(device)
             features = self.image_features(pixels) if kind == "image" else self.video_features(pixels)
             for i, value in zip(members, features, strict=True):
                 out[i] = value
@@ -377,10 +378,12 @@ class VideoLlavaModel(nn.Module):
         return out
 
     def splice(self, samples: Sequence[Sample], *, padding: Padding = "right") -> Spliced:
-        """Encode all media of the batch and put their tokens where the markers are."""
+        """Encode all media of the batch and put their tokens where the markers are, on the model's device."""
         tokens = iter(self.media_tokens([item for sample in samples for item in sample.media]))
         blocks = [[next(tokens) for _ in sample.media] for sample in samples]
-        return splice(samples, blocks, self.language_model.model.embed_tokens, padding=padding,
+        embed = self.language_model.model.embed_tokens
+        device = next(embed.parameters()).device
+        return splice([sample.to(device) for sample in samples], blocks, embed, padding=padding,
                       max_length=self.config.language.max_positions)
 
     def forward(self, samples: Sequence[Sample], *, padding: Padding = "right",
