@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -288,6 +290,12 @@ def test_foreign_configs_are_refused(tmp_path, content, match):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=match):
         VideoLlavaConfig.read(tmp_path / "config.json")
+
+
+def test_the_config_module_loads_nothing_heavy():
+    code = "import sys, diorama.systems.video_llava.config as c; print({'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_impossible_towers_are_refused():
