@@ -1,0 +1,221 @@
+"""Objects followed through a clip, and what they do.
+
+Candidates are linked frame by frame by what they look like and where they stand; attributes are the votes of all
+frames. What an object does is read off its place, height, radius and yaw: a coordinate is moving between two turning
+points that lie further apart than stillness allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from diorama.world.detector import Candidate
+from diorama.world.readings import SURE, ReadMotion, Track, object_of, size_of
+from diorama.world.scene import COLORS, RATE, SHAPES, SPEED, TURN, Motion, MotionKind, Pace, Shape
+
+STEP_WITHIN = 1.3
+"""Metres that an object may go between two frames and still be the same one, beyond the quickest pace."""
+STILL = {"right": 0.4, "away": 0.45, "up": 0.4, "size": 0.17, "yaw": 38.0}
+"""Least change (metres, log of the radius, degrees) that is a motion. Real ones exceed 0.75 m, 0.3 and 60 degrees."""
+KINDS: dict[str, tuple[MotionKind, MotionKind]] = {
+    "right": ("right", "left"), "away": ("away", "towards"), "up": ("up", "down"), "size": ("grow", "shrink"),
+}
+"""The motion that raises each coordinate and the one that lowers it."""
+TURNING: tuple[Shape, ...] = ("cube", "pyramid")
+
+
+@dataclass(frozen=True)
+class _Leg:
+    """A stretch in which one coordinate goes one way."""
+
+    coordinate: str
+    change: float
+    start: float
+    end: float
+
+    @property
+    def margin(self) -> float:
+        return abs(self.change) / STILL[self.coordinate]
+
+
+def tracks_of(found: Sequence[Sequence[Candidate]], times: Sequence[float]) -> tuple[Track, ...]:
+    """The tracks of a clip from the candidates of its frames at `times`, the surest first."""
+    tracks = [_track(line, times) for line in _linked(found, times)]
+    return tuple(sorted((t for t in tracks if t is not None), key=lambda t: -t.confidence))
+
+
+def _linked(found: Sequence[Sequence[Candidate]], times: Sequence[float]) -> list[list[Candidate | None]]:
+    """One list a track, with a candidate or None for each frame: the cheapest links first."""
+    lines: list[list[Candidate | None]] = []
+    for index, frame in enumerate(found):
+        costs = []
+        for i, line in enumerate(lines):
+            last = max(k for k, c in enumerate(line) if c is not None)
+            for j, candidate in enumerate(frame):
+                before = line[last]
+                assert before is not None
+                cost = _unlike(before, candidate, times[index] - times[last])
+                if cost is not None:
+                    costs.append((cost, i, j))
+        taken: dict[int, int] = {}
+        for _, i, j in sorted(costs):
+            if i not in taken and j not in taken.values():
+                taken[i] = j
+        for i, line in enumerate(lines):
+            line.append(frame[taken[i]] if i in taken else None)
+        for j, candidate in enumerate(frame):
+            if j not in taken.values():
+                lines.append([None] * index + [candidate])
+    return lines
+
+
+def _unlike(before: Candidate, after: Candidate, seconds: float) -> float | None:
+    """How unlike the same object two candidates are, or None where they cannot be the same."""
+    away = math.dist(before.place, after.place)
+    if away > STEP_WITHIN + SPEED["quickly"] * seconds:
+        return None
+    same_color = sum(a * b for a, b in zip(before.colors, after.colors, strict=True))
+    same_shape = sum(a * b for a, b in zip(before.shapes, after.shapes, strict=True))
+    if same_color < 0.05 and away > 0.3:
+        return None
+    return away + 1.5 * (1 - same_color) + 0.5 * (1 - same_shape) + abs(math.log(before.radius / after.radius))
+
+
+def _track(line: list[Candidate | None], times: Sequence[float]) -> Track | None:
+    """One linked line as a track, or None where it is a passing error."""
+    seen = [c for c in line if c is not None]
+    score = sum(sorted((c.score for c in seen), reverse=True)[:3]) / min(3, len(seen))
+    at_an_end = line[0] is not None or line[-1] is not None
+    if score < SURE or (len(seen) < 2 and not (at_an_end and score > 0.7)) or (not at_an_end and len(seen) < 3):
+        return None
+    shapes = _voted([c.shapes for c in seen], [c.visible for c in seen])
+    colors = _voted([c.colors for c in seen], [c.visible for c in seen])
+    shape = SHAPES[max(range(len(SHAPES)), key=shapes.__getitem__)]
+    radii = [c.radius for c in seen]
+    return Track(
+        shape=shape,
+        color=COLORS[max(range(len(COLORS)), key=colors.__getitem__)],
+        size=size_of(sorted(radii[: max(len(radii) // 3, 1)])[max(len(radii) // 3, 1) // 2]),
+        frames=tuple(object_of(c) if c else None for c in line),
+        motions=_motions(line, times, shape),
+        shape_confidence=max(shapes),
+        color_confidence=max(colors),
+        score=score,
+    )
+
+
+def _voted(chances: list[tuple[float, ...]], weights: list[float]) -> list[float]:
+    """The weighted geometric mean of chances, which sums to one."""
+    total = sum(weights) + 1e-9
+    logs = [sum(w * math.log(c[k] + 1e-4) for c, w in zip(chances, weights, strict=True)) / total
+            for k in range(len(chances[0]))]
+    peak = max(logs)
+    mass = [math.exp(value - peak) for value in logs]
+    return [m / sum(mass) for m in mass]
+
+
+def _motions(line: list[Candidate | None], times: Sequence[float], shape: Shape) -> tuple[ReadMotion, ...]:
+    there = [i for i, c in enumerate(line) if c is not None]
+    seen = [c for c in line if c is not None]
+    moments = [times[i] for i in there]
+    series = {
+        "right": [c.place[0] for c in seen], "away": [c.place[1] for c in seen], "up": [c.place[2] for c in seen],
+        "size": [math.log(c.radius) for c in seen],
+    }
+    legs = [leg for name, values in series.items() for leg in _legs(name, _smoothed(values), moments)]
+    if shape in TURNING:
+        legs += _turns([c.quarter_turn for c in seen], moments)
+    motions = [ReadMotion(_named(leg), leg.margin) for leg in _one_at_a_time(legs)]
+    for kind, absent, edge in (("appear", there[0], there[0]), ("vanish", len(line) - 1 - there[-1], there[-1] + 1)):
+        if absent:
+            moment = (times[edge - 1] + times[edge]) / 2
+            motions.append(ReadMotion(Motion("appear" if kind == "appear" else "vanish", moment, moment), 2.0))
+    return tuple(sorted(motions, key=lambda m: m.motion.start))
+
+
+def _smoothed(values: list[float]) -> list[float]:
+    """The median of each value and its neighbors; the ends stay."""
+    middle = [sorted(values[i - 1 : i + 2])[1] for i in range(1, len(values) - 1)]
+    return [values[0], *middle, values[-1]] if len(values) > 2 else values
+
+
+def _legs(name: str, values: list[float], times: list[float]) -> list[_Leg]:
+    """The stretches between turning points that lie at least `STILL` apart."""
+    turns = [0]
+    direction = 0
+    for i in range(1, len(values)):
+        change = values[i] - values[turns[-1]]
+        if direction and change * direction > 0:
+            turns[-1] = i
+        elif abs(change) >= STILL[name]:
+            turns.append(i)
+            direction = 1 if change > 0 else -1
+        elif not direction and len(turns) == 1:
+            low = min(range(i + 1), key=values.__getitem__)
+            high = max(range(i + 1), key=values.__getitem__)
+            if values[high] - values[low] >= STILL[name]:
+                turns = [min(low, high), max(low, high)]
+                direction = 1 if high > low else -1
+    return [_trimmed(name, values, times, a, b) for a, b in pairwise(turns)]
+
+
+def _trimmed(name: str, values: list[float], times: list[float], first: int, last: int) -> _Leg:
+    """The leg from one turning point to the next without the standing before and after: the straight line through
+    the moments at which 15 % and 85 % of the way are done."""
+    change = values[last] - values[first]
+
+    def when(share: float) -> float:
+        goal = values[first] + share * change
+        for i in range(first, last):
+            if (values[i] - goal) * (values[i + 1] - goal) <= 0 and values[i] != values[i + 1]:
+                return times[i] + (goal - values[i]) / (values[i + 1] - values[i]) * (times[i + 1] - times[i])
+        return times[last]
+
+    early, late = when(0.15), when(0.85)
+    slack = (late - early) * 0.15 / 0.7
+    return _Leg(name, change, max(times[first], early - slack), min(times[last], late + slack))
+
+
+def _turns(angles: list[float], times: list[float]) -> list[_Leg]:
+    """The stretch in which a quarter turn, known in degrees within 0..90, keeps changing."""
+    steps = [(b - a + 45) % 90 - 45 for a, b in pairwise(angles)]
+    moving = [abs(step) > 6 + 6 * (times[i + 1] - times[i]) for i, step in enumerate(steps)]
+    if sum(moving) < 2:
+        return []
+    first, last = moving.index(True), len(moving) - 1 - moving[::-1].index(True)
+    inside = steps[first : last + 1]
+    total = sum(abs(step) for step in inside)
+    if total < STILL["yaw"] or sum(moving) < 0.6 * len(inside):
+        return []
+    return [_Leg("yaw", total, times[first], times[last + 1])]
+
+
+def _one_at_a_time(legs: list[_Leg]) -> list[_Leg]:
+    """An object does one thing at a time: of legs that overlap the clearest stays."""
+    kept: list[_Leg] = []
+    for leg in sorted(legs, key=lambda g: -g.margin):
+        def overlap(other: _Leg, leg: _Leg = leg) -> float:
+            shared = min(leg.end, other.end) - max(leg.start, other.start)
+            return shared / max(min(leg.end - leg.start, other.end - other.start), 1e-6)
+
+        if all(overlap(other) < 0.5 for other in kept):
+            kept.append(leg)
+    return kept
+
+
+def _named(leg: _Leg) -> Motion:
+    seconds = max(leg.end - leg.start, 1e-3)
+    if leg.coordinate == "yaw":
+        per_second = leg.change / seconds
+        border = math.sqrt(TURN["slowly"] * TURN["quickly"])
+        return Motion("spin", leg.start, leg.end, "slowly" if per_second < border else "quickly")
+    kind = KINDS[leg.coordinate][0 if leg.change > 0 else 1]
+    speed = abs(leg.change) / seconds
+    border = math.sqrt(SPEED["slowly"] * SPEED["quickly"])
+    if leg.coordinate == "size":
+        border = math.sqrt(math.log(RATE["slowly"]) * math.log(RATE["quickly"]))
+    pace: Pace = "slowly" if speed < border else "quickly"
+    return Motion(kind, leg.start, leg.end, pace)
