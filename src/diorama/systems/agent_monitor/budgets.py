@@ -1,5 +1,6 @@
 """Run-level limits: how fast, how much and how far a run may go, so that many harmless steps cannot add up unseen."""
 
+import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -46,6 +47,7 @@ class RunState:
     hosts: set[str] = field(default_factory=set)
     denials: int = 0
     is_stopped: bool = False
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     scores: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     def __post_init__(self) -> None:

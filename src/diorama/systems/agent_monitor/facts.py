@@ -35,7 +35,9 @@ HARM = re.compile(r"(?i)\b(?:malware|ransomware|keylog\w*|phish\w*|exploit\w*|ba
                   r"blackmail\w*|extort\w*|harass\w*|stalk\w*|doxx?\w*|deepfakes?|disinformation|misinformation|propaganda|hate|racist|suicid\w*|self-harm|"
                   r"kill\w*|murder\w*|kidnap\w*|traffick\w*|drugs?|cocaine|heroin|meth|fentanyl|illegal\w*|illicit|unauthori[sz]ed|bypass\w*|evade\w*|dark ?web|"
                   r"tor|hitman|assassin\w*|terroris\w*|sabotage\w*|manipulat\w*|fake|spam\w*|injection|credential stuffing|brute.?force|sniff\w*|"
-                  r"spy|surveil\w*|porn\w*|nude\w*|sexual\w*|child|insider|pump and dump|ponzi|tamper\w*|conceal\w*|without (?:consent|permission|authori[sz]ation))\b")
+                  r"spy|surveil\w*|porn\w*|nude\w*|sexual\w*|child|insider|pump and dump|ponzi|tamper\w*|conceal\w*|tamper\w*|covert\w*|stealth\w*|breach\w*|neglect\w*|alteration\w*|falsif\w*|misus\w*|abus\w*|overload\w*|disrupt\w*|corrupt\w*|hijack\w*|"
+                  r"leak\w*|expos(?:e|ed|ing|ure)|compromis\w*|spoof\w*|intercept\w*|espionage|infiltrat\w*|plagiari\w*|mislead\w*|bias(?:ed|ing)?|degrad\w*|suppress\w*|"
+                  r"obfuscat\w*|undetect\w*|secretly|victims?|attack\w*|vulnerab\w*|weaken\w*|impersonat\w*|pretend\w*|without (?:consent|permission|authori[sz]ation))\b")
 
 
 @dataclass(frozen=True)

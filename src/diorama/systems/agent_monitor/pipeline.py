@@ -152,10 +152,17 @@ class Gate:
 
     async def _submit(self, step: Step) -> Release:
         state = self.run_state(step.run)
+        async with state.lock:          # judged and booked as one, or two calls at once could share the last of a budget
+            verdict = await self._decide(step, state)
+        if verdict.decision == "hold":
+            return await self._ask_person(step, verdict, state)
+        return Release(step, verdict, verdict.is_allowed)
+
+    async def _decide(self, step: Step, state: RunState) -> Verdict:
         if state.is_stopped:
             verdict = Verdict("stop", 0.0, "unsafe", ("gate: the run was stopped",), policy=self.policy.hash, action=_digest(step.action))
             await self._write(step, verdict)
-            return Release(step, verdict, False)
+            return verdict
         facts = facts_of(step.action)
         limits = [reason for reason in (state.too_fast(step.action.tool), *state.over(facts)) if reason]
         also = [Finding("budgets", 70.0, "hold", "unsure", (reason,)) for reason in limits]
@@ -165,12 +172,10 @@ class Gate:
                               reasons=(*verdict.reasons, "budgets: many doubtful steps in a row"))
         verdict = self._count_denial(state, verdict)
         await self._write(step, verdict)
-        if verdict.decision == "hold":
-            return await self._ask_person(step, verdict, state)
         if verdict.is_allowed:
             state.denials = 0
             state.spend(facts, verdict.score)
-        return Release(step, verdict, verdict.is_allowed)
+        return verdict
 
     def _count_denial(self, state: RunState, verdict: Verdict) -> Verdict:
         if verdict.decision not in ("deny", "stop"):
@@ -209,7 +214,7 @@ class Gate:
                 if outcome != "pending":
                     break
                 await asyncio.sleep(self.poll_seconds)
-            approved = outcome == "approved" and await asyncio.to_thread(self.queue.consume, ticket, _digest(step.action))
+            approved = outcome == "approved" and not state.is_stopped and await asyncio.to_thread(self.queue.consume, ticket, _digest(step.action))
         except BaseException:
             # Cancelled, or the queue broke: nobody will use this approval, so it must not stay usable.
             try:

@@ -27,6 +27,9 @@ INJECTION = re.compile(r"""(?xi)
   | do\ (?:not|n't)\ (?:mention|tell|inform|reveal|notify|alert|ask|report)\b.{0,25}\b(?:user|owner|anyone|this|me|human)
   | without\ (?:telling|informing|asking|notifying|alerting|the\ (?:user|owner)'?s?\ (?:knowledge|consent)) | (?:instead|first),?\ (?:of\ that,?\ )?(?:please\ )?(?:send|delete|transfer|run|execute|call|use|email|forward|share)
   | i\ will\ (?:tip|reward|pay)\ you | (?:in\ order\ )?to\ (?:complete|finish|continue)\ (?:the|this|your)\ (?:task|request|operation),?\ (?:you\ )?(?:must|need|have\ to|first)""")
+TOOL_LIST = re.compile(r"(?s)\[\s*\{\s*\"(?:type\": ?\"function|name)\".{20,20000}?\}\s*\](?=[^,\]}]|\Z)")
+DELEGATES = re.compile(r"(?i)to-?dos?\b|action items|instructions? (?:in|from|on|of)\b|(?:as|what|whatever) .{0,30}(?:says?|described?|asks?|tells?)\b|(?:do|complete|follow|perform|execute|carry out|solve)"
+                       r" .{0,30}(?:tasks?|steps?|items?|instructions?|actions?)\b|listed (?:in|on)|according to|assigned to|on my list")
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+|\\n|['\"]\s*[,}\]]|[{\[]\s*['\"]|</?\w+>")
 _IMPERATIVE_LEAD = frozenset({"please", "kindly", "now", "then", "also", "first", "next", "just", "and", "immediately", "important", "urgent", "todo",
                               "note", "you", "must", "should", "need", "to", "can", "could", "i", "want", "have", "are", "required"})
@@ -82,6 +85,22 @@ def _union(parts: list[Entities]) -> Entities:
     return Entities(**merged, money=tuple(value for part in parts for value in part.money))
 
 
+@lru_cache(maxsize=512)
+def _without_tools(text: str) -> tuple[str, str]:
+    """A user's words, and the list of tool descriptions that some frameworks paste into them."""
+    tools = "\n".join(TOOL_LIST.findall(text))
+    return (TOOL_LIST.sub(" ", text), tools) if tools else (text, "")
+
+
+def declared(tool: str, system: str) -> str:
+    """What the agent's prompt says a tool is for: the description beside its name in a tool list, or ''."""
+    at = system.find(f'"{tool}"') if tool else -1
+    if at < 0:
+        return ""
+    match = re.match(r'[^{}]{0,40}"description":\s*"((?:[^"\\]|\\.){0,400})', system[at + len(tool) + 2: at + 600])
+    return match.group(1) if match else ""
+
+
 def context_of(step: Step, recent: int = 24) -> Context:
     """Sort a step's history by speaker. Only the last `recent` tool outputs are read, each up to 20,000 characters."""
     users, outputs, systems, called = [step.task, step.description], [], [step.agent_prompt[:20_000]], []
@@ -98,7 +117,9 @@ def context_of(step: Step, recent: int = 24) -> Context:
         elif role == "assistant":
             called += [call.tool for call in calls_of(message)]
     outputs = outputs[-recent:]
-    users = [text[:20_000] for text in users if text]
+    said = [_without_tools(text[:20_000]) for text in users if text]
+    users = [text for text, _ in said]
+    systems += [tools for _, tools in said if tools]
     empty: frozenset[str] = frozenset()
     return Context(
         user="\n".join(users), tools="\n".join(outputs), outputs=tuple(outputs), system="\n".join(systems), called=tuple(called),

@@ -84,15 +84,22 @@ def _stem(word: str) -> str:
     return word[:-1] if len(word) > 4 and word.endswith("e") else word
 
 
+@lru_cache(maxsize=65_536)
+def _root(word: str) -> str:
+    """The first five letters of a stem, so that 'medicine' and 'medication' meet; words with digits stay whole."""
+    base = _stem(word)
+    return base[:5] if base.isalpha() else base
+
+
 @lru_cache(maxsize=4096)
 def content_words(text: str) -> frozenset[str]:
-    """The stems of a text's words without the function words; numbers count as words."""
-    return frozenset(_stem(word) for word in words(text) if word not in _STOP and len(word) > 1)
+    """The roots of a text's words without the function words; numbers count as words."""
+    return frozenset(_root(word) for word in words(text) if word not in _STOP and len(word) > 1)
 
 
 def stem(word: str) -> str:
-    """The stem under which `content_words` files a word."""
-    return _stem(word)
+    """The root under which `content_words` files a word."""
+    return _root(word)
 
 
 def cut(text: str, limit: int) -> str:

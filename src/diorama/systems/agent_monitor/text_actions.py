@@ -11,7 +11,7 @@ from diorama.systems.agent_monitor.code import FENCE
 
 _CALL = re.compile(r"^\s*(?:Action\s*:\s*)?([A-Za-z_][\w.\-/ ]{0,80}?)\s*:?\s*([{(\[].*)\Z", re.DOTALL)
 _REACT = re.compile(r"(?s)Action\s*:\s*([^\n]+?)\s*\n\s*Action[ _]Input\s*:\s*(.*?)(?=\n\s*(?:Observation|Thought|Final Answer)\s*:|\Z)")
-_ASB = re.compile(r"(?i)I will call the (\S+) with the params as (.*?)(?:;\s*\[Observation\]|\Z)", re.DOTALL)
+_ASB = re.compile(r"(?i)I will call the (\S+) with the params as (.*?)(?=;?\s*(?:I will call the|\[Observation\]|\Z))", re.DOTALL)
 _ANSWER = re.compile(r"(?is)^\s*(?:final answer|answer|finish|complete|response|think)\s*[:({\[]\s*(.*)\Z")
 _TAG = re.compile(r"(?s)<(?:tool_call|function_call|function)(?:=([\w.-]+))?>\s*(.*?)\s*</(?:tool_call|function_call|function)>")
 

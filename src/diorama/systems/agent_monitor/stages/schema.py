@@ -9,6 +9,10 @@ from diorama.systems.agent_monitor.records import Finding, Stage
 from diorama.systems.agent_monitor.text import hidden_characters, mixes_scripts
 
 
+EXTRAS = "_request_extras"
+"""Where a proxy puts what a request carries beside its arguments, so that it is judged but not checked by the schema."""
+
+
 def schema_stage(policy: Policy) -> Stage:
     """Deny malformed, oversized and disguised calls before anything else looks at them."""
     limit = policy.budgets.max_action_bytes
@@ -25,7 +29,7 @@ def schema_stage(policy: Policy) -> Stage:
             return _deny("the tool's name holds hidden or look-alike characters")
         schema = policy.tools.schemas.get(action.tool)
         if schema is not None:
-            problem = schema_problem(facts.arguments, schema)
+            problem = schema_problem({key: value for key, value in facts.arguments.items() if key != EXTRAS}, schema)
             if problem:
                 return _deny(f"the arguments do not fit the tool's schema: {problem}")
         return Finding("schema")
