@@ -45,6 +45,8 @@ class Pool:
 
     scenes: list[Scene]
     pixels: np.ndarray
+    mask: np.ndarray
+    """int8 (N, T, H, W): the object in each pixel's middle, -1 for none."""
     visible: np.ndarray
     family: np.ndarray
     """int64 (N,): scenes with the same number are variations of one another."""
@@ -93,6 +95,7 @@ def open_pool(folder: Path, config: PoolConfig, *, progress: Callable[[int, int]
     return Pool(
         scenes=[Scene.from_dict(json.loads(line)) for line in lines],
         pixels=np.load(folder / "pixels.npy", mmap_mode="r"),
+        mask=np.load(folder / "mask.npy", mmap_mode="r"),
         visible=np.load(folder / "visible.npy"),
         family=np.load(folder / "family.npy"),
     )
@@ -107,22 +110,41 @@ def _write_pool(
     part.mkdir(parents=True)
     shape = (len(scenes), config.frames, 3, config.size, config.size)
     pixels = np.lib.format.open_memmap(part / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
+    mask = np.lib.format.open_memmap(part / "mask.npy", mode="w+", dtype=np.int8, shape=shape[:2] + shape[3:])
     visible = np.zeros((len(scenes), 5), dtype=bool)
     step = max(1, 256 // config.frames)
     for start in range(0, len(scenes), step):
-        some = scenes[start : start + step]
-        rendering = render(some, size=config.size, frames=config.frames, samples=config.samples)
-        pixels[start : start + step] = rendering.rgb.numpy()
-        seen = seen_objects(rendering.visible.numpy())
-        visible[start : start + step, : seen.shape[1]] = seen
+        rows = slice(start, min(start + step, len(scenes)))
+        pixels[rows], mask[rows], seen = draw(scenes[rows], config)
+        visible[rows, : seen.shape[1]] = seen
         if progress:
-            progress(min(start + step, len(scenes)), len(scenes))
+            progress(rows.stop, len(scenes))
     pixels.flush()
+    mask.flush()
     np.save(part / "visible.npy", visible)
     np.save(part / "family.npy", np.array(families))
     (part / "scenes.jsonl").write_text("".join(json.dumps(scene.to_dict()) + "\n" for scene in scenes))
     (part / "config.json").write_text(json.dumps(values, indent=1))
     part.rename(folder)
+
+
+def draw(scenes: list[Scene], config: PoolConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels (N, T, 3, H, W), masks (N, T, H, W) and which objects can be seen (N, K) of some scenes."""
+    fine = render(scenes, size=config.size, frames=config.frames, samples=config.samples)
+    plain = render(scenes, size=config.size, frames=config.frames)
+    return fine.rgb.numpy(), plain.mask.numpy(), seen_objects(fine.visible.numpy())
+
+
+def draw_pool(config: PoolConfig) -> Pool:
+    """A pool in memory, for a small number of scenes."""
+    scenes, families = pool_scenes(config)
+    step = max(1, 256 // config.frames)
+    parts = [draw(scenes[start : start + step], config) for start in range(0, len(scenes), step)]
+    visible = np.zeros((len(scenes), 5), dtype=bool)
+    for start, (_, _, seen) in zip(range(0, len(scenes), step), parts, strict=True):
+        visible[start : start + len(seen), : seen.shape[1]] = seen
+    pixels, mask = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    return Pool(scenes, pixels, mask, visible, np.array(families))
 
 
 def seen_objects(visible: np.ndarray) -> np.ndarray:

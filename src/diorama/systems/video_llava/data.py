@@ -32,6 +32,11 @@ DESCRIBE: dict[Kind, tuple[str, ...]] = {
 }
 
 
+IGNORED_PATCH = -2
+OWNED_SHARE, EMPTY_SHARE = 0.12, 0.02
+"""A patch shows an object that covers this share of it, and the ground if all objects cover less than the second."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is known of a pool's scenes, without a pixel: light enough to send to another process."""
@@ -52,10 +57,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A pool at the tower's size: uint8 (N, T, 3, S, S), resized once exactly as `preprocess_image` resizes."""
+    """A pool at the tower's size, resized once exactly as `preprocess_image` resizes.
+
+    small: uint8 (N, T, 3, S, S). owners: int8 (N, T, P), the object that a patch shows, -1 for the ground,
+    IGNORED_PATCH on outlines.
+    """
 
     facts: Facts
     small: np.ndarray
+    owners: np.ndarray
     config: VideoLlavaConfig
 
     def __len__(self) -> int:
@@ -79,7 +89,23 @@ def prepare(pool: Pool, config: VideoLlavaConfig) -> Prepared:
                 frame = np.asarray(resize_shortest(Image.fromarray(frame), size, interpolation="bicubic"))
             small[i, t] = frame.transpose(2, 0, 1)
     facts = Facts("video" if frames > 1 else "image", pool.scenes, pool.visible, pool.family)
-    return Prepared(facts, small, config)
+    return Prepared(facts, small, patch_owners(pool.mask, config), config)
+
+
+def patch_owners(mask: np.ndarray, config: VideoLlavaConfig) -> np.ndarray:
+    """The object in each patch, int8 (N, T, P), from masks (N, T, H, W)."""
+    size, patch = config.tower.image_size, config.tower.patch_size
+    picks = ((np.arange(size) + 0.5) * mask.shape[-1] / size).astype(int)
+    side = size // patch
+    owners = np.empty((*mask.shape[:2], side * side), np.int8)
+    for start in range(0, len(mask), 2048):
+        small = mask[start : start + 2048][:, :, picks][..., picks]
+        tiles = small.reshape(*small.shape[:2], side, patch, side, patch).swapaxes(3, 4)
+        tiles = tiles.reshape(*small.shape[:2], side * side, patch * patch)
+        shares = np.stack([(tiles == k).mean(-1) for k in range(5)], axis=-1)
+        found = np.where(shares.max(-1) >= OWNED_SHARE, shares.argmax(-1), IGNORED_PATCH)
+        owners[start : start + 2048] = np.where(shares.sum(-1) <= EMPTY_SHARE, -1, found)
+    return owners
 
 
 @dataclass(frozen=True)

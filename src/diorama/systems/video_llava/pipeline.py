@@ -138,6 +138,9 @@ class VideoLlava:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{folder} has no tokenizer that can be read ({str(error).splitlines()[0]}). "
                                   "Add its tokenizer.json and tokenizer_config.json.") from error
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise CheckpointError(f"{folder} has a {type(tokenizer).__name__}, and prompts need a fast tokenizer. "
+                                  "Add its tokenizer.json.")
         known = folder / FAMILIARITY
         familiarity = Familiarity.from_tensors(read_tensors(known)) if known.is_file() else None
         return cls(model, tokenizer, name=str(name_or_path), familiarity=familiarity, device=device)

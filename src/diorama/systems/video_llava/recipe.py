@@ -1,0 +1,190 @@
+"""The shipped miniature, stage by stage: `train_stage` maps a model folder to the next model folder.
+
+    align     image tower with captions, then temporal attention with motion captions   (about 30 minutes, two cores)
+    read      language model on the world told in words
+    project   shared projector on descriptions
+    instruct  projector and language model on questions
+
+Every stage resumes from its own checkpoints and is a pure function of its settings and seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from diorama.checkpoints import load_into, read_tensors, write_tensors
+from diorama.errors import InputError
+from diorama.nn.attention import use_eager_attention
+from diorama.systems.video_llava.align import (
+    BothWriters,
+    CaptionWriter,
+    RegionAligner,
+    VideoAligner,
+    align_images,
+    align_videos,
+    phrase_ids,
+    video_aligner,
+)
+from diorama.systems.video_llava.config import MINIATURE, VideoLlavaConfig
+from diorama.systems.video_llava.data import Interviewer, Mixture, Prepared, Seen, prepare, see
+from diorama.systems.video_llava.familiarity import Familiarity, token_statistics
+from diorama.systems.video_llava.model import ImageTower, LanguageBindAligner, VideoLlavaModel
+from diorama.systems.video_llava.pipeline import VideoLlava
+from diorama.systems.video_llava.processing import build_word_tokenizer
+from diorama.systems.video_llava.splice import Kind
+from diorama.systems.video_llava.train import Learner, learn
+from diorama.training import Run, RunConfig
+from diorama.world.pool import PoolConfig, open_pool
+from diorama.world.vocabulary import WORDS
+
+Stage = Literal["align", "read", "project", "instruct"]
+STAGES: tuple[Stage, ...] = ("align", "read", "project", "instruct")
+ALIGNER = "aligner.safetensors"
+"""What the alignment stage leaves beside the model: text tower, projections and temperature of both halves."""
+FAMILIAR_IMAGES = 4000
+
+IMAGES = PoolConfig(families=15_000, members=4)
+CLIPS = PoolConfig(families=3_600, members=3, frames=8, seed=1_000_000)
+TOLD = Mixture(images=0, clips=0, texts=32)
+DESCRIBED = Mixture(images=24, clips=12)
+ASKED = Mixture()
+_ALIGNED = RunConfig(learning_rate=1e-3, weight_decay=0.05, betas=(0.9, 0.98), precision="bf16", log_every=20)
+_SPOKEN = RunConfig(weight_decay=0.05, precision="bf16", log_every=20, trainable_only=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Data, batches and steps of every stage; the defaults are what `video-llava-mini` was trained with."""
+
+    config: VideoLlavaConfig = MINIATURE
+    seed: int = 0
+    images: PoolConfig = IMAGES
+    clips: PoolConfig = CLIPS
+    image_batch: int = 128
+    clip_batch: int = 32
+    kept_images: int = 64
+    """Images a step that hold the text tower in place while temporal attention learns."""
+    align_images: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=2000, save_every=500))
+    align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=600, save_every=200))
+    read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=700, learning_rate=2e-3))
+    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=300, learning_rate=2e-3))
+    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=4000, learning_rate=1e-3))
+    told: Mixture = TOLD
+    described: Mixture = DESCRIBED
+    mixture: Mixture = ASKED
+
+
+@dataclass(frozen=True)
+class World:
+    """The recipe's pools at the tower's size; rendered at the first use, read from disk afterwards."""
+
+    images: Prepared
+    clips: Prepared
+
+    @classmethod
+    def open(cls, folder: Path, recipe: Recipe, progress: Callable[[str, int, int], None]) -> World:
+        """The pools in `folder`/images and `folder`/clips."""
+        images = open_pool(folder / "images", recipe.images, progress=lambda done, of: progress("images", done, of))
+        clips = open_pool(folder / "clips", recipe.clips, progress=lambda done, of: progress("clips", done, of))
+        return cls(prepare(images, recipe.config), prepare(clips, recipe.config))
+
+
+def train_stage(stage: Stage, recipe: Recipe, world: World, out: Path, *, init: Path | None = None,
+                device: str = "auto") -> Path:
+    """Run one stage into `out` and return the folder of the model it leaves, `out`/model.
+
+    init: the model folder that the stage before left; only "align" starts from nothing. InputError without it.
+    """
+    torch.manual_seed(recipe.seed)
+    if stage == "align":
+        return _align(recipe, world, out, device)
+    if init is None:
+        raise InputError(f"The stage {stage!r} goes on from a model, and none was given. "
+                         f"Pass --init with the folder that {STAGES[STAGES.index(stage) - 1]!r} left.")
+    llava = VideoLlava.from_pretrained(init, device=device)
+    if llava.device.type == "cpu":
+        use_eager_attention(llava.model.language_model)
+    run_config = {"read": recipe.read, "project": recipe.project, "instruct": recipe.instruct}[stage]
+    mixture = {"read": recipe.told, "project": recipe.described, "instruct": recipe.mixture}[stage]
+    seen: dict[Kind, Seen] = {}
+    if stage != "read":
+        seen = {"image": see(llava.model, world.images), "video": see(llava.model, world.clips)}
+    interviewer = Interviewer(
+        llava.tokenizer, llava.config, mixture, seed=recipe.seed, images=world.images.facts, clips=world.clips.facts,
+        task="project" if stage == "project" else "instruct",
+    )
+    run = Run(out, Learner(llava.model, stage), replace(run_config, seed=recipe.seed), device=device, settings=recipe)
+    learn(run, interviewer, seen)
+    return llava.save_pretrained(out / "model", card=stage_card(stage, run))
+
+
+def _align(recipe: Recipe, world: World, out: Path, device: str) -> Path:
+    tokenizer = build_word_tokenizer(WORDS)
+    config = configured(recipe.config, tokenizer)
+    images = RegionAligner(LanguageBindAligner(ImageTower(config.tower), config.text_tower), config,
+                           phrase_ids(tokenizer, config))
+    use_eager_attention(images)
+    run = Run(out / "images", images, replace(recipe.align_images, seed=recipe.seed), device=device, settings=recipe)
+    align_images(run, world.images, CaptionWriter(world.images.facts, tokenizer, config, recipe.image_batch,
+                                                  recipe.seed))
+    torch.manual_seed(recipe.seed)
+    videos = video_aligner(config, images)
+    use_eager_attention(videos)
+    run = Run(out / "clips", videos, replace(recipe.align_clips, seed=recipe.seed), device=device, settings=recipe)
+    writers = BothWriters(
+        CaptionWriter(world.clips.facts, tokenizer, config, recipe.clip_batch, recipe.seed),
+        CaptionWriter(world.images.facts, tokenizer, config, recipe.kept_images, recipe.seed + 1),
+    )
+    align_videos(run, world.clips, world.images, writers)
+    return save_aligned(videos, config, tokenizer, world, out / "model", stage_card("align", run))
+
+
+def configured(config: VideoLlavaConfig, tokenizer: PreTrainedTokenizerFast) -> VideoLlavaConfig:
+    """The config for a tokenizer's vocabulary."""
+    return config.with_vocabulary(len(tokenizer), bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id,
+                                  pad=tokenizer.pad_token_id)
+
+
+def save_aligned(aligned: VideoAligner, config: VideoLlavaConfig, tokenizer: PreTrainedTokenizerFast, world: World,
+                 folder: Path, card: str) -> Path:
+    """Both towers in a model whose projector and language model are still random, and the rest of the aligner."""
+    model = VideoLlavaModel.from_config(config)
+    video = aligned.video.aligner
+    model.image_tower.load_state_dict(aligned.image.vision_model.state_dict())
+    model.video_tower.load_state_dict(video.vision_model.state_dict())
+    llava = VideoLlava(model, tokenizer, name=str(folder), familiarity=familiar_with(model, world.images))
+    llava.save_pretrained(folder, card=card)
+    kept = {f"image.{k}": v for k, v in aligned.image.state_dict().items() if not k.startswith("vision_model.")}
+    kept |= {f"video.{k}": v for k, v in video.state_dict().items() if not k.startswith("vision_model.")}
+    write_tensors(folder / ALIGNER, kept)
+    return folder
+
+
+def load_aligners(folder: Path, llava: VideoLlava) -> tuple[LanguageBindAligner, LanguageBindAligner]:
+    """The image and the video aligner around a model's towers, from what the alignment stage left in `folder`."""
+    model, config = llava.model, llava.config
+    image = LanguageBindAligner(model.image_tower, config.text_tower)
+    video = LanguageBindAligner(model.video_tower, config.text_tower)
+    for aligner, prefix in ((image, "image."), (video, "video.")):
+        load_into(aligner, {**aligner.state_dict(), **read_tensors(folder / ALIGNER, prefix)})
+    return image.eval(), video.eval()
+
+
+def familiar_with(model: VideoLlavaModel, images: Prepared) -> Familiarity:
+    """The model's sense of the familiar, from its own training images; the threshold is still 1."""
+    step = max(1, len(images) // FAMILIAR_IMAGES)
+    rows = list(range(0, len(images), step))
+    parts = [token_statistics(model.image_tower, images.pixels(rows[i : i + 64])) for i in range(0, len(rows), 64)]
+    return Familiarity.fit(torch.cat(parts))
+
+
+def stage_card(stage: Stage, run: Run) -> str:
+    """What a folder between two stages says of itself."""
+    return (f"# Video-LLaVA miniature after the stage `{stage}`\n\n{run.step_number} steps in {run.seconds:.0f} s on "
+            f"{run.device}. Not finished before the stage `instruct`.\n")
