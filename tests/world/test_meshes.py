@@ -14,21 +14,16 @@ from diorama.world.scene import PROPORTIONS, SHAPES, Camera, Motion, Scene, Scen
 
 
 def cast(mesh, starts, rays):
-    """Distance along each ray to a mesh's first triangle, infinite for a miss (Moller & Trumbore 1997)."""
-    nearest = np.full(len(rays), np.inf)
-    for a, b, c in mesh.triangles:
-        e1, e2 = b - a, c - a
-        p = np.cross(rays, e2)
-        det = p @ e1
-        with np.errstate(divide="ignore", invalid="ignore"):
-            t = starts - a
-            u = np.einsum("ij,ij->i", t, p) / det
-            q = np.cross(t, e1)
-            v = np.einsum("ij,ij->i", rays, q) / det
-            along = (q @ e2) / det
-        hit = (np.abs(det) > 1e-12) & (u >= 0) & (v >= 0) & (u + v <= 1) & (along > 0)
-        nearest = np.where(hit & (along < nearest), along, nearest)
-    return nearest
+    """Distance along each ray to a mesh's first triangle, infinite for a miss: all rays leave one point, so a ray
+    hits a triangle where it has the same sign against its three edge planes."""
+    corners = mesh.triangles - starts[0]
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    edges = [rays @ np.cross(p, q).T for p, q in ((a, b), (b, c), (c, a))]  # (rays, triangles) each
+    inside = np.all([e >= 0 for e in edges], axis=0) | np.all([e <= 0 for e in edges], axis=0)
+    normal = np.cross(b - a, c - a)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        along = (normal * a).sum(1) / (rays @ normal.T)
+    return np.where(inside & (along > 0), along, np.inf).min(1)
 
 
 def rays_of(camera, size):

@@ -51,7 +51,8 @@ class Detector(nn.Module):
         self.to_fine = nn.Conv2d(middle, fine, 1)
         self.mix_middle = _block(middle, middle)
         self.mix_fine = _block(fine, fine)
-        self.answer = nn.Sequential(nn.Conv2d(fine, 2 * fine, 1), nn.ReLU(), nn.Conv2d(2 * fine, sum(PARTS.values()), 1))
+        channels = sum(PARTS.values())
+        self.answer = nn.Sequential(nn.Conv2d(fine, 2 * fine, 1), nn.ReLU(), nn.Conv2d(2 * fine, channels, 1))
         last = self.answer[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
         nn.init.constant_(last.bias[0], -4.0)  # hardly any cell holds a middle
@@ -112,11 +113,11 @@ def load_detector(checkpoint: str | Path = "world-oracle", device: str = "cpu") 
 def fit(pixels: Tensor) -> Tensor:
     """Pictures uint8 (B, 3, S, S) of any size as float (B, 3, 64, 64) in 0..1."""
     if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype != torch.uint8:
-        raise InputError(f"the oracle was given pixels of shape {tuple(pixels.shape)} and type {pixels.dtype}; it reads "
-                         "uint8 (frames, 3, height, width).")
+        raise InputError(f"the oracle was given pixels of shape {tuple(pixels.shape)} and type {pixels.dtype}; "
+                         "it reads uint8 (frames, 3, height, width).")
     if pixels.shape[2] != pixels.shape[3] or not 16 <= pixels.shape[2] <= 4096:
-        raise InputError(f"the oracle was given pictures of {pixels.shape[3]} x {pixels.shape[2]} pixels; it reads square "
-                         "ones of 16 to 4096 pixels a side. Crop or pad them to a square first.")
+        raise InputError(f"the oracle was given pictures of {pixels.shape[3]} x {pixels.shape[2]} pixels; "
+                         "it reads square ones of 16 to 4096 pixels a side. Crop or pad them to a square first.")
     images = pixels.float() / 255
     if pixels.shape[-1] == SIDE:
         return images

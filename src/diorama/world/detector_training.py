@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -44,7 +44,11 @@ class RecipeConfig:
     steps: int = 1500
     learning_rate: float = 3e-3
     seed: int = 0
-    detector: DetectorConfig = DetectorConfig()
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+
+    @property
+    def frames(self) -> int:
+        return self.stills + self.novel + self.clips * self.moments
 
 
 def truth_of(scene: Scene, time: float) -> Tensor:
@@ -75,28 +79,22 @@ def render_frames(
     jobs: list[tuple[Scene, list[float]]], *, samples: int, progress: Callable[[int], None] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Pixels uint8 (N, 3, 64, 64) and truth float (N, 5, 12) of scenes at an equal number of moments each."""
-    pixels, truth = [], []
+    pixels, truths = [], []
+    steps = len(jobs[0][1])
     for start in range(0, len(jobs), 64):
         some = jobs[start : start + 64]
-        steps = range(len(some[0][1]))
-        for step in steps:
-            for scene, times in some:
-                truth.append(truth_of(scene, times[step]))
-        shown = [render([scene], size=SIDE, times=times, samples=samples) for scene, times in some] \
-            if len(steps) > 1 else [render([scene for scene, _ in some], size=SIDE, samples=samples)]
-        rgb = torch.cat([r.rgb.transpose(0, 1) for r in shown], dim=1) if len(steps) > 1 else shown[0].rgb.transpose(0, 1)
-        pixels.append(rgb.flatten(0, 1))
-        visible = torch.zeros(len(steps), len(some), MOST)
-        at = 0
-        for r in shown:
-            share = r.visible.transpose(0, 1)
-            visible[:, at : at + share.shape[1], : share.shape[2]] = share
-            at += share.shape[1]
-        for row, share in zip(truth[-len(steps) * len(some) :], visible.flatten(0, 1), strict=True):
-            row[:, 11] = share
+        if steps == 1:
+            shown = [render([scene for scene, _ in some], size=SIDE, samples=samples)]
+        else:
+            shown = [render([scene], size=SIDE, times=times, samples=samples) for scene, times in some]
+        truth = torch.stack([truth_of(scene, time) for scene, times in some for time in times])
+        visible = [nn.functional.pad(r.visible.flatten(0, 1), (0, MOST - r.visible.shape[-1])) for r in shown]
+        truth[:, :, 11] = torch.cat(visible)
+        pixels.append(torch.cat([r.rgb.flatten(0, 1) for r in shown]))
+        truths.append(truth)
         if progress:
-            progress(len(some) * len(steps))
-    return torch.cat(pixels), torch.stack(truth)
+            progress(len(truth))
+    return torch.cat(pixels), torch.cat(truths)
 
 
 def training_frames(config: RecipeConfig, progress: Callable[[int], None] | None = None) -> tuple[Tensor, Tensor]:
@@ -156,7 +154,8 @@ def detection_loss(answers: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, Te
     """The loss summed over pictures, from answers (B, 24, 32, 32) and truth (B, 5, 12), and its parts for the log."""
     said = split(answers.float())
     there = (truth[..., 0] > 0) & (truth[..., 11] > 0.02)
-    x, y = (truth[..., 1] + 1) * GRID / 2 - 0.5, (truth[..., 2] + 1) * GRID / 2 - 0.5  # in cells, 0 in the first's middle
+    # in cells, 0 in the middle of the first
+    x, y = (truth[..., 1] + 1) * GRID / 2 - 0.5, (truth[..., 2] + 1) * GRID / 2 - 0.5
     x, y = x.clamp(0, GRID - 1), y.clamp(0, GRID - 1)
     column, row = x.round(), y.round()
     cells = torch.arange(GRID, dtype=torch.float32, device=truth.device)
