@@ -7,15 +7,19 @@ Published numbers of video question answering are judged by a hosted model whose
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import torch
+from PIL import Image
 
+from diorama.errors import InputError, MediaError
 from diorama.metrics import Interval, proportion
 from diorama.systems.video_llava.data import Prepared, Seen, prepare, see
+from diorama.systems.video_llava.familiarity import error_rates
 from diorama.systems.video_llava.generation import Decoding, Prefix
 from diorama.systems.video_llava.pipeline import VideoLlava
 from diorama.systems.video_llava.processing import Turn, decode_answer, encode_conversation
@@ -34,6 +38,7 @@ class Reply:
     row: int
     question: Question
     said: str
+    is_clip: bool
 
     @property
     def is_right(self) -> bool:
@@ -47,7 +52,7 @@ def examination(split: Split, *, scenes: int, moving: bool, frames: int, seed: i
 
 @torch.no_grad()
 def examine(llava: VideoLlava, seen: Seen, *, questions_each: int = 6, seed: int = 0,
-            progress: Callable[[int, int], None] | None = None) -> list[Reply]:
+            progress: Callable[[int], None] | None = None) -> list[Reply]:
     """Ask `questions_each` questions about every scene, each with the answer generated token by token."""
     replies: list[Reply] = []
     facts = seen.pool.facts
@@ -60,10 +65,11 @@ def examine(llava: VideoLlava, seen: Seen, *, questions_each: int = 6, seed: int
             continue
         answers = Prefix.encode(llava.model, samples[0]).answer(samples, SHORT)
         replies += [
-            Reply(row, q, decode_answer(llava.tokenizer, ids)) for q, ids in zip(asked, answers, strict=True)
+            Reply(row, q, decode_answer(llava.tokenizer, ids), facts.kind == "video")
+            for q, ids in zip(asked, answers, strict=True)
         ]
         if progress:
-            progress(row + 1, len(facts))
+            progress(row + 1)
     return replies
 
 
@@ -77,11 +83,51 @@ def by_kind(replies: Sequence[Reply]) -> dict[str, Interval]:
 
 
 def examine_world(llava: VideoLlava, split: Split, *, moving: bool, scenes: int, seed: int = 9_000_000,
-                  questions_each: int = 6, progress: Callable[[int, int], None] | None = None) -> dict[str, Interval]:
+                  questions_each: int = 6, progress: Callable[[int], None] | None = None) -> dict[str, Interval]:
     """Accuracy by kind on `scenes` fresh scenes of a split."""
     pool = examination(split, scenes=scenes, moving=moving, frames=llava.config.tower.frames, seed=seed)
     ready: Prepared = prepare(pool, llava.config)
     return by_kind(examine(llava, see(llava.model, ready), questions_each=questions_each, progress=progress))
+
+
+def accuracy_table(found: Mapping[str, Mapping[str, Interval]]) -> str:
+    """Accuracy by kind as plain lines, images first."""
+    lines = [f"{'':8}{'kind':12}{'right':>8}{'low':>8}{'high':>8}{'n':>7}"]
+    for medium, rows in found.items():
+        lines += [f"{medium:8}{kind:12}{i.mean:8.1%}{i.low:8.1%}{i.high:8.1%}{i.n:7d}" for kind, i in rows.items()]
+    return "\n".join(lines)
+
+
+def examine_familiarity(llava: VideoLlava, folder: Path, *, scenes: int) -> dict[str, float | int]:
+    """How well the checkpoint tells photographs in a folder from fresh renders of its world.
+
+    Raises InputError when the checkpoint has no measure of familiarity or the folder no pictures.
+    """
+    paths = photographs(folder)
+    if llava.familiarity is None:
+        raise InputError(f"{llava.name} carries no measure of what it is familiar with. Use the shipped miniature.")
+    if not paths:
+        raise InputError(f"{folder} holds no picture. Pass a folder of photographs.")
+    strange, unreadable = strangeness_of(llava, paths)
+    stills = draw_pool(PoolConfig(families=scenes, split="test", seed=9_500_000))
+    familiar = [look.strangeness or 0.0 for image in stills.pixels[:, 0]
+                for look in llava.show([Image.fromarray(image.transpose(1, 2, 0))]).looked]
+    false_alarms, misses = error_rates(familiar, strange)
+    return {"renders": len(familiar), "photographs": len(strange), "unreadable": unreadable,
+            "renders called strange": false_alarms, "photographs called familiar": misses,
+            "median strangeness of renders": float(np.median(familiar)),
+            "median strangeness of photographs": float(np.median(strange))}
+
+
+def strangeness_of(llava: VideoLlava, paths: Sequence[Path]) -> tuple[list[float], int]:
+    """The strangeness of every picture that can be read, and how many cannot."""
+    found, unreadable = [], 0
+    for path in paths:
+        try:
+            found.append(llava.show([path]).looked[0].strangeness or 0.0)
+        except MediaError:
+            unreadable += 1
+    return found, unreadable
 
 
 def photographs(folder: Path) -> list[Path]:

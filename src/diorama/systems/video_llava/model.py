@@ -147,6 +147,12 @@ class VideoTower(nn.Module):
             assert isinstance(block, TemporalBlock)
             block.init_temporal_from_spatial()
 
+    def silence_temporal(self) -> None:
+        """Make every temporal part add nothing: clips are then seen as separate images, as the port sees them."""
+        for block in self.encoder.layers:
+            assert isinstance(block, TemporalBlock)
+            block.silence_temporal()
+
     def copy_spatial(self, image_tower: ImageTower) -> None:
         """Take over the image tower's weights and start the temporal part from them."""
         self.load_state_dict(image_tower.state_dict(), strict=False)

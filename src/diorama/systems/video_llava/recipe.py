@@ -54,7 +54,7 @@ CLIPS = PoolConfig(families=3_600, members=3, frames=8, seed=1_000_000)
 TOLD = Mixture(images=0, clips=0, texts=32)
 DESCRIBED = Mixture(images=24, clips=12)
 ASKED = Mixture()
-_ALIGNED = RunConfig(learning_rate=1e-3, weight_decay=0.05, betas=(0.9, 0.98), precision="bf16", log_every=20)
+_ALIGNED = RunConfig(learning_rate=1e-3, weight_decay=0.05, betas=(0.9, 0.98), precision="bf16", log_every=50)
 _SPOKEN = RunConfig(weight_decay=0.05, precision="bf16", log_every=20, trainable_only=True)
 
 
@@ -66,12 +66,12 @@ class Recipe:
     seed: int = 0
     images: PoolConfig = IMAGES
     clips: PoolConfig = CLIPS
-    image_batch: int = 128
+    image_batch: int = 64
     clip_batch: int = 32
     kept_images: int = 64
     """Images a step that hold the text tower in place while temporal attention learns."""
-    align_images: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=2000, save_every=500))
-    align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=600, save_every=200))
+    align_images: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=4500, save_every=500))
+    align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=700, save_every=200))
     read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=700, learning_rate=2e-3))
     project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=300, learning_rate=2e-3))
     instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=4000, learning_rate=1e-3))
@@ -182,6 +182,25 @@ def familiar_with(model: VideoLlavaModel, images: Prepared) -> Familiarity:
     rows = list(range(0, len(images), step))
     parts = [token_statistics(model.image_tower, images.pixels(rows[i : i + 64])) for i in range(0, len(rows), 64)]
     return Familiarity.fit(torch.cat(parts))
+
+
+def adjusted(recipe: Recipe, stage: Stage | Literal["all"], steps: int | None, rate: float | None) -> Recipe:
+    """The recipe with other steps or another learning rate for one stage; InputError if that is asked of all."""
+    if steps is None and rate is None:
+        return recipe
+    if stage == "all":
+        raise InputError("--steps and --learning-rate belong to one stage, and all were asked for. Name a --stage.")
+
+    def changed(run: RunConfig) -> RunConfig:
+        return replace(run, steps=steps or run.steps, learning_rate=rate or run.learning_rate)
+
+    if stage == "align":
+        return replace(recipe, align_images=changed(recipe.align_images), align_clips=changed(recipe.align_clips))
+    if stage == "read":
+        return replace(recipe, read=changed(recipe.read))
+    if stage == "project":
+        return replace(recipe, project=changed(recipe.project))
+    return replace(recipe, instruct=changed(recipe.instruct))
 
 
 def stage_card(stage: Stage, run: Run) -> str:
