@@ -52,6 +52,7 @@ def build() -> App:
         result_action="return_value",
     )
     app.command(f"{COMMANDS}:do", name="do", help="Answer a request about files: plan, run, answer.")
+    app.command(f"{COMMANDS}:demo", name="demo", help="Make a clip, ask five questions about it, name the files.")
     app.command(f"{COMMANDS}:reproduce", name="reproduce", help="Re-run the headline claims in miniature.")
     app.command("diorama.world.commands:app", name="world", help="Render and sample the world with exact truth.")
     app.command(f"{COMMANDS}:doctor", name="doctor", help="What is installed, what is missing, the line to type.")
