@@ -205,7 +205,8 @@ def train_detector(out: Path, config: RecipeConfig, *, device: str = "auto",
     """Render, train and write the detector to `out`/checkpoint; the run's log and states lie in `out`/run."""
     pixels, truth = training_frames(config, progress)
     torch.manual_seed(config.seed)
-    model = Detector(config.detector).to(memory_format=torch.channels_last)
+    model = Detector(config.detector)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = Run(out / "run", model, RunConfig(steps=config.steps, learning_rate=config.learning_rate, precision="bf16",
                                             ema=0.998, log_every=50, seed=config.seed), device=device, settings=config)
 

@@ -15,7 +15,7 @@ from diorama.errors import InputError
 from diorama.metrics import Interval, proportion
 from diorama.world.detector import Detector, load_detector
 from diorama.world.detector_training import truth_of
-from diorama.world.facts import PLACES, always_there, changes_size, events_of, places, precedes, related
+from diorama.world.facts import PLACES, RelationKind, always_there, changes_size, events_of, places, precedes, related
 from diorama.world.oracle import read_images, read_video
 from diorama.world.pool import VISIBLE_SHARE, seen_objects
 from diorama.world.readings import ImageReading, ReadObject, Track, VideoReading
@@ -28,7 +28,7 @@ SAME_SPOT = 0.16
 """Distance in the picture, whose half-width is 1, within which a reading can be of a true object."""
 NEAR = 0.4
 """Metres along each of the viewer's axes within which a position is right."""
-ASKED = ("left of", "right of", "in front of", "behind", "on top of")
+ASKED: tuple[RelationKind, ...] = ("left of", "right of", "in front of", "behind", "on top of")
 
 
 @dataclass
