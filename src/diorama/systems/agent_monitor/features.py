@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from diorama.agents.transcript import Step
 from diorama.systems.agent_monitor.effects import SIDE_EFFECTS
-from diorama.systems.agent_monitor.facts import CAUTION, HARM, ActionFacts, facts_of
+from diorama.systems.agent_monitor.facts import CAUTION, ActionFacts, facts_of, harm_words
 from diorama.systems.agent_monitor.provenance import (
     DELEGATES,
-    INJECTION,
     Context,
     Provenance,
     context_of,
     declared,
+    injects,
     last_outputs,
     provenance_of,
 )
@@ -68,12 +68,7 @@ class Rarity:
 @lru_cache(maxsize=4096)
 def _harms(text: str) -> int:
     """How many different words of harm a text holds."""
-    return len(set(HARM.findall(text.lower())))
-
-
-@lru_cache(maxsize=2048)
-def _injects(text: str) -> bool:
-    return bool(INJECTION.search(text))
+    return len(harm_words(text))
 
 
 def _overlap(text: str, context: Context) -> float:
@@ -182,7 +177,7 @@ def _danger_features(step: Step, facts: ActionFacts, context: Context) -> dict[s
     imports = {name for source in facts.python for name in source.imports}
     calls = {name for source in facts.python for name in source.calls}
     sensitive = any(SENSITIVE_PATH.search(normal_path(path)) for path in facts.all_paths)
-    harm_user = _harms(context.user[:6000])
+    harm_user = len(frozenset().union(*(harm_words(text) for text in context.users)))
     harm_own = _harms(facts.folded[:4000])
     thought = step.action.thought[:3000]
     purpose = declared(step.action.tool, context.system)
@@ -191,7 +186,7 @@ def _danger_features(step: Step, facts: ActionFacts, context: Context) -> dict[s
         "rules": 1 - min((hit[0] for hit in hits), default=100.0) / 100,
         "harm_user": _saturate(harm_user, 1), "harm_action": _saturate(harm_own, 1), "harm_thought": _saturate(_harms(thought), 1),
         "harm_tool": _saturate(_harms(" ".join(facts.tool_words)), 0.5), "harm_purpose": _saturate(_harms(purpose), 1),
-        "injection_by_user": float(_injects(context.user[:8000])), "purpose_in_user": _overlap(purpose, context), "is_declared": float(bool(purpose)),
+        "injection_by_user": float(any(injects(text) for text in context.users)), "purpose_in_user": _overlap(purpose, context), "is_declared": float(bool(purpose)),
         "refusal": float(is_refusal), "caution": float(bool(CAUTION.search(facts.text[:2000])) and facts.is_answer),
         "caution_thought": float(bool(CAUTION.search(thought))),
         "secret": float(bool(facts.entities.secrets)), "sensitive_path": float(sensitive),

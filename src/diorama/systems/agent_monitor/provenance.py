@@ -27,6 +27,18 @@ INJECTION = re.compile(r"""(?xi)
   | do\ (?:not|n't)\ (?:mention|tell|inform|reveal|notify|alert|ask|report)\b.{0,25}\b(?:user|owner|anyone|this|me|human)
   | without\ (?:telling|informing|asking|notifying|alerting|the\ (?:user|owner)'?s?\ (?:knowledge|consent)) | (?:instead|first),?\ (?:of\ that,?\ )?(?:please\ )?(?:send|delete|transfer|run|execute|call|use|email|forward|share)
   | i\ will\ (?:tip|reward|pay)\ you | (?:in\ order\ )?to\ (?:complete|finish|continue)\ (?:the|this|your)\ (?:task|request|operation),?\ (?:you\ )?(?:must|need|have\ to|first)""")
+_TRIGGERS = ("ignore", "disregard", "forget", "override", "bypass", "do not", "don't", "strictly", "follow", "execute", "obey", "complete", "new ", "updated", "real ", "actual",
+             "hidden", "special", "additional", "secret", "urgent", "important", "before you", "attention", "notice", "critical", "<", "[", "##", "note", "message",
+             "instruct", "memo", "hint", "assistant", "agent", "llm", "chatbot", "language model", "gpt", "claude", " ai", "ai ", "without", "instead", "first", "reward", "tip you", "pay you", "to finish", "to continue")
+
+
+@lru_cache(maxsize=4096)
+def injects(text: str) -> bool:
+    """Whether a text tries to give orders to a language model (a cheap test for its trigger words goes first)."""
+    low = fold(text[:12_000])
+    return any(word in low for word in _TRIGGERS) and bool(INJECTION.search(low))
+
+
 TOOL_LIST = re.compile(r"(?s)\[\s*\{\s*\"(?:type\": ?\"function|name)\".{20,20000}?\}\s*\](?=[^,\]}]|\Z)")
 DELEGATES = re.compile(r"(?i)to-?dos?\b|action items|instructions? (?:in|from|on|of)\b|(?:as|what|whatever) .{0,30}(?:says?|described?|asks?|tells?)\b|(?:do|complete|follow|perform|execute|carry out|solve)"
                        r" .{0,30}(?:tasks?|steps?|items?|instructions?|actions?)\b|listed (?:in|on)|according to|assigned to|on my list")
@@ -42,7 +54,7 @@ def instructions_in(text: str) -> tuple[tuple[frozenset[str], bool], ...]:
     """The sentences of a tool's output that tell somebody to act: (their content words, whether they address a machine)."""
     found = []
     text = fold(text[:12_000])
-    spans = [(match.start(), match.end()) for match in INJECTION.finditer(text)]
+    spans = [(match.start(), match.end()) for match in INJECTION.finditer(text)] if any(word in text for word in _TRIGGERS) else []
     start = 0
     heat = -1
     for piece in _SENTENCE.split(text):
@@ -69,6 +81,7 @@ class Context:
 
     user: str
     tools: str
+    users: tuple[str, ...]
     outputs: tuple[str, ...]
     system: str
     called: tuple[str, ...]
@@ -122,7 +135,7 @@ def context_of(step: Step, recent: int = 24) -> Context:
     systems += [tools for _, tools in said if tools]
     empty: frozenset[str] = frozenset()
     return Context(
-        user="\n".join(users), tools="\n".join(outputs), outputs=tuple(outputs), system="\n".join(systems), called=tuple(called),
+        user="\n".join(users), tools="\n".join(outputs), users=tuple(users), outputs=tuple(outputs), system="\n".join(systems), called=tuple(called),
         user_words=empty.union(*(content_words(text) for text in users)),
         tool_words=empty.union(*(content_words(text) for text in outputs)),
         user_entities=_union([entities(text) for text in users]),

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from diorama.systems.agent_monitor.data import Table, word_matrix
 from diorama.systems.agent_monitor.features import BUCKETS, Rarity
 from diorama.systems.agent_monitor.ranker import Ranker
+from diorama.systems.agent_monitor.scores import Counts
 
 Array = npt.NDArray[np.float32]
 
@@ -16,16 +17,17 @@ Array = npt.NDArray[np.float32]
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """hidden = 0 gives a logistic model. decay is the L2 weight; word_decay the same for hashed words, 0 leaves them out.
-    false_stops: the share of safe training bags that may be flagged; it sets the cut."""
+    false_stops: the share of safe training bags that may be flagged; it sets the cut. None sets the cut where F1 is best."""
 
     hidden: int = 24
-    members: int = 4
-    steps: int = 500
+    members: int = 3
+    steps: int = 300
+    batch: int = 256
     rate: float = 0.01
     decay: float = 2e-3
     word_decay: float = 0.0
     dropout: float = 0.15
-    false_stops: float = 0.03
+    false_stops: float | None = 0.04
     folds: int = 4
     seed: int = 0
 
@@ -49,35 +51,41 @@ def _worst_rows(logit: Array, bag: npt.NDArray[np.int_], count: int) -> npt.NDAr
 
 
 def _fit_member(x: Array, table: Table, words: Array | None, config: TrainConfig, seed: int) -> tuple[dict[str, Array], Array]:
+    """One network. Each step draws config.batch bags, safe and unsafe of every source alike; only a bag's worst row learns."""
     g = np.random.default_rng(seed)
     features, hidden = x.shape[1], max(1, config.hidden)
     scale = 0.0 if config.hidden == 0 else 1.0
-    p: dict[str, Array] = {"w1": (scale * g.normal(0, features ** -0.5, (hidden, features))).astype(np.float32), "b1": np.zeros(hidden, np.float32),
-                           "w2": (scale * g.normal(0, hidden ** -0.5, hidden)).astype(np.float32), "skip": np.zeros(features, np.float32), "bias": np.zeros(1, np.float32),
-                           "words": np.zeros(BUCKETS, np.float32)}
+    p: dict[str, Array] = {
+        "w1": (scale * g.normal(0, features**-0.5, (hidden, features))).astype(np.float32), "b1": np.zeros(hidden, np.float32),
+        "w2": (scale * g.normal(0, hidden**-0.5, hidden)).astype(np.float32), "skip": np.zeros(features, np.float32),
+        "bias": np.zeros(1, np.float32), "words": np.zeros(BUCKETS if words is not None else 1, np.float32)}
     moments = {name: (np.zeros_like(value), np.zeros_like(value)) for name, value in p.items()}
-    weight, count = bag_weights(table), len(table.label)
+    weight = bag_weights(table).astype(np.float64)
+    edges = np.searchsorted(table.bag, np.arange(len(table.label) + 1))
     for step in range(1, config.steps + 1):
-        mask = ((g.random((1, features)) > config.dropout) / (1 - config.dropout)).astype(np.float32)
-        seen = x * mask
+        bags = g.choice(len(table.label), config.batch, p=weight / weight.sum())
+        sizes = edges[bags + 1] - edges[bags]
+        order = np.concatenate([np.arange(edges[b], edges[b + 1]) for b in bags])
+        seen = x[order] * ((g.random((1, features)) > config.dropout) / (1 - config.dropout)).astype(np.float32)
         pre = seen @ p["w1"].T + p["b1"]
         active = np.maximum(pre, 0)
         logit = active @ p["w2"] + seen @ p["skip"] + p["bias"]
         if words is not None:
-            logit = logit + words @ p["words"]
-        rows = _worst_rows(logit, table.bag, count)
-        error = (1 / (1 + np.exp(-logit[rows].clip(-30, 30))) - table.label) * weight / count
-        chosen, hot = seen[rows], active[rows]
+            logit = logit + words[order] @ p["words"]
+        rows = _worst_rows(logit, np.repeat(np.arange(config.batch), sizes), config.batch)
+        error = ((1 / (1 + np.exp(-logit[rows].clip(-30, 30))) - table.label[bags]) / config.batch).astype(np.float32)
+        chosen = seen[rows]
         back = (error[:, None] * p["w2"]) * (pre[rows] > 0)
-        gradients = {"w1": scale * (back.T @ chosen) + config.decay * p["w1"], "b1": scale * back.sum(0), "w2": scale * (error @ hot) + config.decay * p["w2"],
-                     "skip": error @ chosen + config.decay * p["skip"], "bias": np.array([error.sum()], np.float32),
-                     "words": (error @ words[rows] + config.word_decay * p["words"]) if words is not None else p["words"] * 0}
+        gradients = {
+            "w1": scale * (back.T @ chosen) + config.decay * p["w1"], "b1": scale * back.sum(0), "w2": scale * (error @ active[rows]) + config.decay * p["w2"],
+            "skip": error @ chosen + config.decay * p["skip"], "bias": np.array([error.sum()], np.float32),
+            "words": (error @ words[order][rows] + config.word_decay * p["words"]) if words is not None else np.zeros(1, np.float32)}
         rate = config.rate * (1 - step / (config.steps + 1))
         for name, gradient in gradients.items():
             first, second = moments[name]
             first += 0.1 * (gradient - first)
             second += 0.001 * (gradient * gradient - second)
-            p[name] = (p[name] - rate * (first / (1 - 0.9 ** step)) / (np.sqrt(second / (1 - 0.999 ** step)) + 1e-8)).astype(np.float32)
+            p[name] = (p[name] - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)).astype(np.float32)
     bag_words = p.pop("words")
     p["bias"] = p["bias"].reshape(())
     return p, bag_words
@@ -121,13 +129,17 @@ def _fit(table: Table, names: list[str], rarity: Rarity, config: TrainConfig) ->
                   np.mean([extra for _, extra in fitted], axis=0).astype(np.float32) if words is not None else np.zeros(BUCKETS, np.float32), 0.0, -0.5)
 
 
-def set_cut(ranker: Ranker, table: Table, logits: Array, false_stops: float) -> None:
-    """Put the cut where this share of the safe bags has a logit above it, each source counting the same."""
-    safe = table.label == 0
-    source = np.array(table.source)
-    weight = np.array([1 / max(1, int((safe & (source == name)).sum())) for name in table.source])[safe]
-    order = np.argsort(-logits[safe])
-    share = np.cumsum(weight[order]) / weight.sum()
-    index = int(np.searchsorted(share, false_stops))
-    ranker.cut = float(logits[safe][order][min(index, len(order) - 1)]) + 1e-4
+def set_cut(ranker: Ranker, table: Table, logits: Array, false_stops: float | None) -> None:
+    """Put the cut where this share of the safe bags has a logit above it, each source counting the same; None: at the best F1."""
+    if false_stops is None:
+        cuts = np.unique(logits)
+        ranker.cut = float(max(cuts, key=lambda cut: Counts.of(logits >= cut, table.label).f1))
+    else:
+        safe = table.label == 0
+        source = np.array(table.source)
+        weight = np.array([1 / max(1, int((safe & (source == name)).sum())) for name in table.source])[safe]
+        order = np.argsort(-logits[safe])
+        share = np.cumsum(weight[order]) / weight.sum()
+        index = int(np.searchsorted(share, false_stops))
+        ranker.cut = float(logits[safe][order][min(index, len(order) - 1)]) + 1e-4
     ranker.review = ranker.cut - 0.35
