@@ -45,7 +45,7 @@ def name_index(scene: Scene, index: int) -> int:
 
 
 def doing_index(scene: Scene, index: int, time: float, spacing: float) -> int:
-    """What an object does around a moment, as its place in DOINGS: the motion that overlaps it most closely."""
+    """What an object does around a moment, as its place in DOINGS: the first motion within half a spacing of it."""
     for motion in scene.objects[index].motions:
         if motion.start - spacing / 2 <= time <= motion.end + spacing / 2:
             return MOTIONS.index(motion.kind)

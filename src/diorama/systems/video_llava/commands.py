@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -55,6 +56,7 @@ def run(
     """
     from diorama.systems.video_llava.generation import Decoding
     from diorama.systems.video_llava.pipeline import VideoLlava
+    from diorama.systems.video_llava.processing import unknown_words
 
     decoding = Decoding(max_tokens=max_tokens, temperature=temperature, seed=common.seed)
     if common.dry_run:
@@ -79,18 +81,24 @@ def run(
         emit(result, "\n".join(f"{c.text}  ({c.probabilities[c.text]:.0%})" for c in chosen), common)
         return 0
     if stream and len(question) == 1 and not common.json:
+        note_unknown(weights, unknown_words(llava.tokenizer, question[0]))
         for piece in shown.stream(question[0], decoding):
             print(piece, end="", flush=True)
         print()
         return 0
     answers = shown.ask(question, decoding)
     for answer in answers:
-        if answer.unknown_words:
-            note(f"{weights} does not know the words {', '.join(answer.unknown_words)}; it read each as unknown.")
+        note_unknown(weights, answer.unknown_words)
     result["answers"] = [{"question": a.question, "answer": a.text, "tokens": a.tokens, "seconds": a.seconds,
                           "unknown_words": list(a.unknown_words)} for a in answers]
     emit(result, "\n".join(a.text if len(answers) == 1 else f"{a.question}  {a.text}" for a in answers), common)
     return 0
+
+
+def note_unknown(weights: str, words: Sequence[str]) -> None:
+    """Say on stderr which words of a question the checkpoint's tokenizer lacks."""
+    if words:
+        note(f"{weights} does not know the words {', '.join(words)}; it read each as unknown.")
 
 
 @app.command
@@ -138,14 +146,17 @@ def train(
                              "--media with the folder of its files.")
         from diorama.systems.video_llava.own_data import train_on_file
 
-        model = train_on_file(Path(data), media, init, stage, out, batch_size=batch, steps=steps or 500,
+        trained = train_on_file(Path(data), media, init, stage, out, batch_size=batch, steps=steps or 500,
                               learning_rate=learning_rate or 3e-4, seed=common.seed, device=common.device)
-        emit({"model": str(model)}, f"the model is in {model}", common)
+        emit({"model": str(trained)}, f"the model is in {trained}", common)
         return 0
+    if init is None and stage not in ("align", "all"):
+        raise InputError(f"The stage {stage} goes on from a model, and none was given. Pass --init with the folder "
+                         "that the stage before left.")
     world = recipes.World.open(pools or out / "pools", recipe,
                                lambda what, done, of: note(f"rendering {what} {done}/{of}")
                                if done == of or done % 5120 == 0 else None)
-    model = Path(init) if init else None
+    model: str | Path | None = init
     for one in recipes.STAGES if stage == "all" else (stage,):
         model = recipes.train_stage(one, recipe, world, out / one, init=model, device=common.device)
         note(f"{one}: {model}")
@@ -183,6 +194,10 @@ def evaluate(
     """
     from diorama.systems.video_llava.pipeline import VideoLlava
 
+    if common.dry_run:
+        subject = familiarity or data or f"{scenes} stills and {scenes} clips of the {split} split"
+        emit({"weights": weights, "on": str(subject)}, f"would examine {weights} on {subject}", common)
+        return 0
     llava = VideoLlava.from_pretrained(weights, device=common.device)
     if familiarity is not None:
         from diorama.systems.video_llava.evaluate import examine_familiarity
@@ -210,6 +225,41 @@ def evaluate(
 
 
 @app.command
+def finish(
+    source: Path,
+    *,
+    runs: Path,
+    calibration: Path,
+    held_out: Path,
+    scenes: int = 400,
+    common: Common = COMMON,
+) -> int:
+    """Make a trained model ready to ship: half precision, threshold of the familiar, measured numbers, card.
+
+    Parameters
+    ----------
+    source
+        The model folder that the stage instruct left.
+    runs
+        The --out folder of the training, for the steps and seconds of every stage.
+    calibration
+        Photographs that set the threshold between the world and everything else.
+    held_out
+        Other photographs, on which its errors are reported.
+    scenes
+        Still scenes and clips to examine, each, in both splits.
+    """
+    from diorama.systems.video_llava.finish import finish as write
+
+    out = common.folder("video-llava-mini")
+    command = f"diorama video-llava train --stage all --seed {common.seed} --out runs/video-llava"
+    measured = write(source, out, runs=runs, calibration=calibration, held_out=held_out, scenes=scenes,
+                     command=command, progress=note)
+    emit(measured, (out / "README.md").read_text(encoding="utf-8"), common)
+    return 0
+
+
+@app.command
 def reproduce(*, quick: bool = False, seeds: int | None = None, common: Common = COMMON) -> int:
     """Re-run the headline claim in miniature: joint training, alignment, the shared projector, temporal attention.
 
@@ -223,7 +273,12 @@ def reproduce(*, quick: bool = False, seeds: int | None = None, common: Common =
     from diorama.metrics.claims import print_claims
     from diorama.systems.video_llava.reproduce import reproduce as run_claim
 
-    claim = run_claim(quick=quick, seeds=seeds, out=common.folder("runs/video-llava-reproduce"))
+    out = common.folder("runs/video-llava-reproduce")
+    if common.dry_run:
+        plan = "what the shipped miniature shows without training" if quick else f"every arm, trained into {out}"
+        emit({"mode": "quick" if quick else "full", "out": str(out)}, f"would measure {plan}", common)
+        return 0
+    claim = run_claim(quick=quick, seeds=seeds, out=out)
     if common.json:
         emit(claim.to_json(), "", common)
     else:

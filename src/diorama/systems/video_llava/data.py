@@ -123,12 +123,13 @@ class Seen:
 def see(model: VideoLlavaModel, pool: Prepared, batch_size: int = 64) -> Seen:
     """Run a pool through the model's tower for its kind."""
     encode = model.video_features if pool.facts.kind == "video" else model.image_features
+    device = next(model.projector.parameters()).device
     step = max(1, batch_size // pool.small.shape[1])
     parts = []
     for start in range(0, len(pool), step):
-        pixels = pool.pixels(range(start, min(start + step, len(pool))))
+        pixels = pool.pixels(range(start, min(start + step, len(pool)))).to(device)
         with torch.autocast(pixels.device.type, torch.bfloat16):
-            parts.append(encode(pixels).to(torch.bfloat16))
+            parts.append(encode(pixels).to(torch.bfloat16).cpu())
     return Seen(pool, torch.cat(parts))
 
 

@@ -109,14 +109,19 @@ def examine_familiarity(llava: VideoLlava, folder: Path, *, scenes: int) -> dict
     if not paths:
         raise InputError(f"{folder} holds no picture. Pass a folder of photographs.")
     strange, unreadable = strangeness_of(llava, paths)
-    stills = draw_pool(PoolConfig(families=scenes, split="test", seed=9_500_000))
-    familiar = [look.strangeness or 0.0 for image in stills.pixels[:, 0]
-                for look in llava.show([Image.fromarray(image.transpose(1, 2, 0))]).looked]
+    familiar = renders_shown(llava, scenes=scenes, seed=9_600_000)
     false_alarms, misses = error_rates(familiar, strange)
     return {"renders": len(familiar), "photographs": len(strange), "unreadable": unreadable,
             "renders called strange": false_alarms, "photographs called familiar": misses,
             "median strangeness of renders": float(np.median(familiar)),
             "median strangeness of photographs": float(np.median(strange))}
+
+
+def renders_shown(llava: VideoLlava, *, scenes: int, seed: int) -> list[float]:
+    """The strangeness of fresh renders of unseen scenes."""
+    stills = draw_pool(PoolConfig(families=scenes, split="test", seed=seed))
+    pictures = [Image.fromarray(image.transpose(1, 2, 0)) for image in stills.pixels[:, 0]]
+    return [llava.show([picture]).looked[0].strangeness or 0.0 for picture in pictures]
 
 
 def strangeness_of(llava: VideoLlava, paths: Sequence[Path]) -> tuple[list[float], int]:

@@ -1,8 +1,8 @@
 """How far a picture lies from what a checkpoint was trained on, measured on the features of its own image tower.
 
 The mean and covariance of the patch tokens' average over world renders give a Mahalanobis distance; its threshold is
-set on real photographs against held-out renders (`diorama video-llava familiarity`), and distances are reported in
-units of that threshold.
+set on real photographs against held-out renders, and distances are reported in units of that threshold.
+`diorama video-llava evaluate --familiarity FOLDER` counts both kinds of error.
 """
 
 from __future__ import annotations

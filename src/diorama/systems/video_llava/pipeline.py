@@ -31,6 +31,7 @@ from diorama.systems.video_llava.familiarity import FAMILIARITY, Familiarity
 from diorama.systems.video_llava.generation import GREEDY, Decoding, Prefix, generate, stream
 from diorama.systems.video_llava.model import VideoLlavaModel
 from diorama.systems.video_llava.processing import (
+    MARKER_PATTERN,
     Turn,
     decode_answer,
     encode_conversation,
@@ -170,9 +171,8 @@ class VideoLlava:
                 end: float | None = None) -> FrameSampler:
         """The frame sampler that this checkpoint was trained with, over a range in seconds if one is given."""
         return FrameSampler(
-            frames=frames or self.config.tower.frames, start=start, end=end,
-            mode="ends" if self.config.frame_sampling == "official" else "intervals",
-        )
+            frames=self.config.tower.frames if frames is None else frames, start=start, end=end,
+            mode=self.config.frame_sampling)
 
     def _look(self, source: Source, sampler: FrameSampler, name: str) -> tuple[Looked, Media]:
         if isinstance(source, str | Path):
@@ -213,7 +213,7 @@ class Shown:
             raise InputError("No question was asked. Pass at least one.")
         began = time.perf_counter()
         samples = [self._sample(question) for question in asked]
-        if self.media:
+        if self._keeps_prefix(asked):
             replies = self._prefix.answer(samples, decoding)
         else:
             replies = generate(self.llava.model, samples, decoding)
@@ -229,7 +229,8 @@ class Shown:
         sample = self._sample(question)
         ids: list[int] = []
         said = ""
-        source = self._prefix.stream(sample, decoding) if self.media else stream(self.llava.model, sample, decoding)
+        kept = self._keeps_prefix([question])
+        source = self._prefix.stream(sample, decoding) if kept else stream(self.llava.model, sample, decoding)
         for token in source:
             ids.append(token)
             text = decode_answer(self.llava.tokenizer, ids)
@@ -260,6 +261,10 @@ class Shown:
     @cached_property
     def _prefix(self) -> Prefix:
         return Prefix.encode(self.llava.model, self._sample("?"))
+
+    def _keeps_prefix(self, questions: Sequence[str]) -> bool:
+        """Questions that place <image> or <video> themselves have other words before the media than the prefix."""
+        return bool(self.media) and not any(MARKER_PATTERN.search(question) for question in questions)
 
     def _sample(self, question: str, answer: str | None = None) -> Sample:
         if not question.strip():

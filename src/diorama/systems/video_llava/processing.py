@@ -4,6 +4,7 @@ Pixels: `preprocess_image`, `preprocess_video`, `preprocess_rendered`. Words: `e
 markers, labels), `build_word_tokenizer` for the miniature.
 """
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -233,6 +234,21 @@ def build_word_tokenizer(words: Iterable[str], *, prompt: PromptConfig | None = 
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
         additional_special_tokens=list(MARKER_WORDS), model_max_length=max_length, clean_up_tokenization_spaces=False)
+
+
+def extended_tokenizer(tokenizer: PreTrainedTokenizerFast, words: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A word tokenizer with more words; the ids of those it had stay. InputError for other tokenizers."""
+    inner = json.loads(tokenizer.backend_tokenizer.to_str())
+    if inner["model"]["type"] != "WordLevel":
+        raise InputError(f"Words cannot be added to a {inner['model']['type']} tokenizer, which splits unknown ones "
+                         "into pieces. Train with it as it is.")
+    vocabulary = inner["model"]["vocab"]
+    for word in words:
+        vocabulary.setdefault(word.lower(), len(vocabulary))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(inner)), pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+        unk_token="<unk>", additional_special_tokens=list(MARKER_WORDS), model_max_length=tokenizer.model_max_length,
+        clean_up_tokenization_spaces=False)
 
 
 def unknown_words(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:

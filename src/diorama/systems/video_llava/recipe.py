@@ -72,9 +72,9 @@ class Recipe:
     """Images a step that hold the text tower in place while temporal attention learns."""
     align_images: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=4500, save_every=500))
     align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=700, save_every=200))
-    read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=700, learning_rate=2e-3))
-    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=300, learning_rate=2e-3))
-    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=4000, learning_rate=1e-3))
+    read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=450, learning_rate=2e-3))
+    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=200, learning_rate=2e-3))
+    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2600, learning_rate=1.5e-3))
     told: Mixture = TOLD
     described: Mixture = DESCRIBED
     mixture: Mixture = ASKED
@@ -95,11 +95,11 @@ class World:
         return cls(prepare(images, recipe.config), prepare(clips, recipe.config))
 
 
-def train_stage(stage: Stage, recipe: Recipe, world: World, out: Path, *, init: Path | None = None,
+def train_stage(stage: Stage, recipe: Recipe, world: World, out: Path, *, init: str | Path | None = None,
                 device: str = "auto") -> Path:
     """Run one stage into `out` and return the folder of the model it leaves, `out`/model.
 
-    init: the model folder that the stage before left; only "align" starts from nothing. InputError without it.
+    init: the model that the stage before left, a folder or a name; only "align" starts from nothing. InputError without it.
     """
     torch.manual_seed(recipe.seed)
     if stage == "align":

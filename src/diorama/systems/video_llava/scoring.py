@@ -22,7 +22,7 @@ NUMBERS = {word: str(number) for number, word in enumerate(
     "zero one two three four five six seven eight nine ten".split())}
 WORD = re.compile(r"\d+(?:[.,:]\d+)*|[^\W_]+(?:['\u2019-][^\W_]+)*")
 LEADING_LETTER = re.compile(r"\(?([A-Za-z])(?:[).:,]|$)")
-STATED_LETTER = re.compile(r"(?:answer|option|choice)(?: is)?:? *\(?([A-Z])\b")
+STATED_LETTER = re.compile(r"(?i:answer|option|choice)(?: is)?:? *\(?([A-Z])\b")
 
 
 @dataclass(frozen=True, kw_only=True)
