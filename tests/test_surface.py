@@ -151,12 +151,15 @@ def place(path: Path) -> str:
 
 
 def commands_of(path: Path, program: str) -> list[list[str]]:
-    """The argument lists of a program's lines in a page's bash fences; pipes and redirections end a line."""
+    """The argument lists of a program's lines in a page's shell fences; pipes and redirections end a line."""
     found = []
     for fence in FENCE.finditer(page(path)):
-        if fence["language"] not in ("bash", "sh"):
+        if fence["language"] not in ("bash", "sh", "console", ""):
             continue
         for line in fence["body"].replace("\\\n", " ").splitlines():
+            line = line.removeprefix("$ ")
+            if not re.match(rf"(\w+=\S* )*\S*\b{program} ", f"{line} "):
+                continue
             lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
             lexer.whitespace_split, lexer.commenters = True, "#"
             words: list[str] = []
@@ -189,7 +192,7 @@ def test_commands_on_pages_parse(path: Path) -> None:
 def test_make_targets_on_pages_exist(path: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     named = {word for words in commands_of(path, "make") for word in words if "=" not in word}
-    named |= {word for word in re.findall(r"`make ([\w-]+)`", page(path))}
+    named |= set(re.findall(r"`make ([\w-]+)`", page(path)))
     assert named <= targets, f"{place(path)} names {sorted(named - targets)}"
 
 

@@ -37,7 +37,8 @@ SYSTEMS = (
     System("tulu", "tunes language models on instructions and preferences"),
     System("is-vit", "quantises vision transformers to 3-8 bits after training"),
     System("shallow-attention", "replaces attention layers by distilled feed-forward nets"),
-    System("agent-monitor", "reads each action an agent proposes and stops the unsafe ones"),
+    System("agent-monitor", "reads each action an agent proposes and stops the unsafe ones",
+           "diorama.systems.agent_monitor.commands:app"),
     System("droc", "distils corrections of a robot into a memory and finds them again"),
     System("unified-vision", "plans a request over vision tools chosen by measured quality"),
 )
