@@ -212,7 +212,8 @@ def _ground(frames: _Frames, side: int) -> tuple[Tensor, Tensor, Tensor]:
     grid = (torch.arange(side, dtype=torch.float64, device=device) + 0.5) * (2 / side) - 1
     tangent = frames.tangent.view(-1, 1, 1, 1)
     axes = frames.axes[:, None, None]
-    rays = axes[..., 2, :] + tangent * (grid.view(1, 1, -1, 1) * axes[..., 0, :] - grid.view(1, -1, 1, 1) * axes[..., 1, :])
+    across, up = grid.view(1, 1, -1, 1) * axes[..., 0, :], -grid.view(1, -1, 1, 1) * axes[..., 1, :]
+    rays = axes[..., 2, :] + tangent * (across + up)
     rays = rays.view(count, -1, 3)  # (F, P, 3)
     falls = rays[..., 2] < -1e-9
     depth = torch.where(falls, -frames.eye[:, 2:] / rays[..., 2].clamp(max=-1e-9), torch.inf)
