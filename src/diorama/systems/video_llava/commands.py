@@ -132,6 +132,7 @@ def train(
     pools
         Where the world's rendered pools are kept (about 3 GB); by default OUT/pools.
     """
+    from diorama.checkpoints import resolve
     from diorama.systems.video_llava import recipe as recipes
 
     out = common.folder("runs/video-llava")
@@ -146,13 +147,15 @@ def train(
                              "--media with the folder of its files.")
         from diorama.systems.video_llava.own_data import train_on_file
 
-        trained = train_on_file(Path(data), media, init, stage, out, batch_size=batch, steps=steps or 500,
-                              learning_rate=learning_rate or 3e-4, seed=common.seed, device=common.device)
+        trained = train_on_file(Path(data), media, init, stage, out, batch_size=batch, steps=500 if steps is None else steps,
+                                learning_rate=3e-4 if learning_rate is None else learning_rate, seed=common.seed, device=common.device)
         emit({"model": str(trained)}, f"the model is in {trained}", common)
         return 0
     if init is None and stage not in ("align", "all"):
         raise InputError(f"The stage {stage} goes on from a model, and none was given. Pass --init with the folder "
                          "that the stage before left.")
+    if init is not None:
+        resolve(init)
     world = recipes.World.open(pools or out / "pools", recipe,
                                lambda what, done, of: note(f"rendering {what} {done}/{of}")
                                if done == of or done % 5120 == 0 else None)
@@ -192,12 +195,12 @@ def evaluate(
         A folder of real photographs: prints how many the model takes for its own world, and how many renders it
         takes for strange ones.
     """
-    from diorama.systems.video_llava.pipeline import VideoLlava
-
     if common.dry_run:
         subject = familiarity or data or f"{scenes} stills and {scenes} clips of the {split} split"
         emit({"weights": weights, "on": str(subject)}, f"would examine {weights} on {subject}", common)
         return 0
+    from diorama.systems.video_llava.pipeline import VideoLlava
+
     llava = VideoLlava.from_pretrained(weights, device=common.device)
     if familiarity is not None:
         from diorama.systems.video_llava.evaluate import examine_familiarity

@@ -192,7 +192,8 @@ def adjusted(recipe: Recipe, stage: Stage | Literal["all"], steps: int | None, r
         raise InputError("--steps and --learning-rate belong to one stage, and all were asked for. Name a --stage.")
 
     def changed(run: RunConfig) -> RunConfig:
-        return replace(run, steps=steps or run.steps, learning_rate=rate or run.learning_rate)
+        return replace(run, steps=run.steps if steps is None else steps,
+                       learning_rate=run.learning_rate if rate is None else rate)
 
     if stage == "align":
         return replace(recipe, align_images=changed(recipe.align_images), align_clips=changed(recipe.align_clips))
