@@ -206,7 +206,8 @@ def test_the_example_trains_asks_and_scores(tmp_path, nlvr, example, monkeypatch
             return [SimpleNamespace(text="True.")]
 
     lines = []
-    monkeypatch.setattr(example.subprocess, "run", lambda line, check: lines.append(line) or SimpleNamespace(returncode=0))
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(example.subprocess, "run", lambda line, check: lines.append(line) or done)
     monkeypatch.setitem(sys.modules, "diorama.systems.video_llava.pipeline", SimpleNamespace(VideoLlava=Model))
     assert example.main([str(nlvr), "--out", str(tmp_path / "run")]) == 0
     assert lines[0][:5] == ["diorama", "video-llava", "train", "--stage", "instruct"]

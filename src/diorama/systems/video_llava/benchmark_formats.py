@@ -117,7 +117,7 @@ def read_gqa(path: Path | str, images: Path | str, *, suffix: str = "") -> list[
     kind: the structural type (verify, query, choose, logical, compare).
     """
     path, folder = Path(path), media_folder(images)
-    records = _entries(path.name, read_object(path))
+    records = _entries(path.name, read_object(path).items())
 
     def read(record: Record) -> BenchmarkQuestion:
         types = record.values.get("types")
@@ -146,7 +146,7 @@ def read_scienceqa(folder: Path | str, *, split: str = "test") -> list[Benchmark
     if absent:
         raise InputError(f"{len(absent):,} ids of the split {split} are not in problems.json, such as {absent[0]}. "
                          "Pass the two files of one release.")
-    records = _entries("problems.json", {str(pid): problems[str(pid)] for pid in wanted})
+    records = _entries("problems.json", [(str(pid), problems[str(pid)]) for pid in wanted])
 
     def read(record: Record) -> BenchmarkQuestion:
         record.value("choices")
@@ -254,9 +254,9 @@ def _twice(key: str, file: str, where: str = "") -> str:
             "Give each question an id of its own.")
 
 
-def _entries(file: str, values: Mapping[str, object]) -> list[Record]:
+def _entries(file: str, values: Iterable[tuple[str, object]]) -> list[Record]:
     records = []
-    for number, (key, value) in enumerate(values.items(), 1):
+    for number, (key, value) in enumerate(values, 1):
         if not isinstance(value, dict):
             raise InputError(f"{file}, entry {key} is {describe(value)}, not an object with fields. "
                              "Pass the file as it was published.")
