@@ -55,7 +55,7 @@ def calibrate(llava: VideoLlava, calibration: Path, held_out: Path) -> dict[str,
     """Set the threshold of familiarity and report its errors on pictures that did not set it."""
     assert llava.familiarity is not None
     llava.familiarity = replace(llava.familiarity, threshold=torch.tensor(1.0))
-    distances = {}
+    distances: dict[str, tuple[list[float], list[float]]] = {}
     for name, folder in (("calibration", calibration), ("held out", held_out)):
         found, _ = strangeness_of(llava, photographs(folder))
         if not found:

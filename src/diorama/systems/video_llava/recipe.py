@@ -99,7 +99,8 @@ def train_stage(stage: Stage, recipe: Recipe, world: World, out: Path, *, init: 
                 device: str = "auto") -> Path:
     """Run one stage into `out` and return the folder of the model it leaves, `out`/model.
 
-    init: the model that the stage before left, a folder or a name; only "align" starts from nothing. InputError without it.
+    init: the model that the stage before left, a folder or a name; only "align" starts from nothing. Raises
+    InputError without it.
     """
     torch.manual_seed(recipe.seed)
     if stage == "align":
