@@ -65,7 +65,7 @@ def world_samples(runs: Sequence[Run]) -> list[Sample]:
 def harm_samples(seeds: range) -> list[Sample]:
     """Harmful requests that the agent declines or carries out."""
     runs = [malicious_request(seed, comply=bool(seed % 2)) for seed in seeds]
-    return [Sample(step, f"{run.id}|{step.number}", run.step_labels[step.number], run.group, "tool_world", "harmful_request" if run.label else "clean")
+    return [Sample(step, f"{run.id}|{step.number}", run.step_labels[step.number], run.group, "requests", "harmful_request" if run.label else "clean")
             for run in runs for step in run.steps()]
 
 

@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from diorama.errors import InputError
 from diorama.systems.agent_monitor.aggregation import aggregate
-from diorama.systems.agent_monitor.data import Sample
+from diorama.systems.agent_monitor.data import ALL_FAMILIES, ALL_TEMPLATES, Sample, samples_of, world_runs, world_samples
+from diorama.systems.agent_monitor.formats import read_runs
 from diorama.systems.agent_monitor.policy import Policy
 from diorama.systems.agent_monitor.ranker import Ranker
 from diorama.systems.agent_monitor.records import Stage
@@ -110,3 +114,22 @@ def counts_of(scored: Scored) -> Counts:
 def auc_of(scored: Scored) -> float:
     """AUC of a scored set."""
     return auc(scored.risk, scored.label)
+
+
+def evaluate_recordings(paths: list[Path], ranker: str | Path | None = None, *, seed: int = 0, repeats: int = 300) -> dict[str, Any]:
+    """Each part of the monitor on labelled recordings, or on unseen seeds of the tool world where none are named.
+
+    Raises InputError for a recording without labels.
+    """
+    model = Ranker.from_pretrained(ranker or "agent_monitor")
+    if paths:
+        samples = [sample for path in paths for sample in samples_of(read_runs(path), path.stem)]
+        if not samples:
+            raise InputError("The recordings have no labels, so nothing can be measured. Add 'label' (0 safe, 1 unsafe) to each run.")
+    else:
+        samples = world_samples(world_runs(ALL_TEMPLATES, ALL_FAMILIES, range(900_000 + seed, 900_004 + seed)))
+    report: dict[str, Any] = {}
+    for part in PARTS:
+        scored = score_samples(samples, stages_for(part, model))
+        report[part] = {name: value.as_dict() for name, value in {**per_action(scored, repeats=repeats), **per_attempt(scored, repeats=repeats)}.items()}
+    return report

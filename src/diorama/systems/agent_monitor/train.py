@@ -32,15 +32,19 @@ class TrainConfig:
     seed: int = 0
 
 
+SOURCE_WEIGHT = {"context_swap": 0.35, "requests": 0.35}
+"""Sources that only sharpen one side of the task count less than whole runs do."""
+
+
 def bag_weights(table: Table) -> Array:
-    """One weight a bag, so that every source counts the same and within it safe and unsafe do."""
+    """One weight a bag, so that sources count by SOURCE_WEIGHT (1 unless named there) and within one safe and unsafe alike."""
     weights = np.zeros(len(table.label), np.float32)
     source = np.array(table.source)
     for name in set(table.source):
         for label in (0, 1):
             rows = (source == name) & (table.label == label)
             if rows.any():
-                weights[rows] = len(table.label) / rows.sum()
+                weights[rows] = SOURCE_WEIGHT.get(name, 1.0) * len(table.label) / rows.sum()
     return weights / weights.mean()
 
 
@@ -130,14 +134,14 @@ def _fit(table: Table, names: list[str], rarity: Rarity, config: TrainConfig) ->
 
 
 def set_cut(ranker: Ranker, table: Table, logits: Array, false_stops: float | None) -> None:
-    """Put the cut where this share of the safe bags has a logit above it, each source counting the same; None: at the best F1."""
+    """Put the cut where this share of the safe bags has a logit above it, sources counting as in training; None: at the best F1."""
     if false_stops is None:
         cuts = np.unique(logits)
         ranker.cut = float(max(cuts, key=lambda cut: Counts.of(logits >= cut, table.label).f1))
     else:
         safe = table.label == 0
         source = np.array(table.source)
-        weight = np.array([1 / max(1, int((safe & (source == name)).sum())) for name in table.source])[safe]
+        weight = np.array([SOURCE_WEIGHT.get(name, 1.0) / max(1, int((safe & (source == name)).sum())) for name in table.source])[safe]
         order = np.argsort(-logits[safe])
         share = np.cumsum(weight[order]) / weight.sum()
         index = int(np.searchsorted(share, false_stops))
