@@ -58,8 +58,8 @@ def run_demo(folder: Path, weights: str, seed: int, device: str, dry_run: bool =
     stage = set_stage(seed)
     names = [CLIP, IMAGE, OTHER]
     if dry_run:
-        asked = [{"request": a.request.text, "files": list(a.files)} for a in stage.asked]
-        return ({"out": str(folder), "files": names, "asked": asked},
+        planned = [{"request": a.request.text, "files": list(a.files)} for a in stage.asked]
+        return ({"out": str(folder), "files": names, "questions": planned},
                 "\n".join(f"{', '.join(a.files)}: {a.request.text}" for a in stage.asked))
     vision = load_vision(weights, device)
     note(f"rendering {', '.join(names)} at {SIZE} x {SIZE} into {folder}")

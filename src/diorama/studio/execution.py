@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from diorama.studio import moments
 from diorama.studio.plan import Answer, Compare, Count, Locate, Plan, Step, how_many, step_to_dict
 
-NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-                "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty")
+NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+                "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty")
 COUNTABLE = NUMBER_WORDS[:7]
 NOTHING = ("no", "none", "nothing", "nobody", "nowhere")
 YES_NO = ("yes", "no")

@@ -16,7 +16,8 @@ from diorama.studio.references import MARKER, in_words, listing, mark, marked
 
 ASKING = (r"(?:what|which|who|whose|where|when|why|how|is|are|was|were|does|do|did|has|have|can|could|will|from when|"
           r"at (?:which|what)|in which)")
-ORDERS = r"(?:count|describe|caption|summari[sz]e|find|locate|compare|tell|name|list|say|identify|read|explain|give|spot)"
+ORDERS = (r"(?:count|describe|caption|summari[sz]e|find|locate|compare|tell|name|list|say|identify|read|explain|"
+          r"give|spot)")
 OPENING = rf"(?:{ASKING}|{ORDERS})\b"
 POLITE = re.compile(
     r"^(?:please|kindly|hey|hello|hi|so|now|then|also|and|but|ok|okay)\b[,:]?\s+|[,]?\s+please$|"
@@ -31,7 +32,8 @@ MAKING = re.compile(r"^(?:make|draw|paint|generate|create|edit|remove|replace|ad
                     r"blur|delete|translate|write)\b", re.IGNORECASE)
 PLACED = re.compile(rf"\s+(?:(?:shown|seen|visible|present|that (?:is|are))\s+)?(?:in|on|from|within|inside|"
                     rf"throughout|during|(?<=middle )of|(?<=center )of|(?<=left )of|(?<=right )of|(?<=top )of|"
-                    rf"(?<=bottom )of|(?<=side )of|(?<=corner )of|(?<=front )of|(?<=back )of)\s+{MARKER}", re.IGNORECASE)
+                    rf"(?<=bottom )of|(?<=side )of|(?<=corner )of|(?<=front )of|(?<=back )of)\s+{MARKER}",
+                    re.IGNORECASE)
 BARE = re.compile(r"(?:what|who|which|where)(?: (?:is|are|can be seen|do you see|can you see|happens?|is happening|"
                   r"is going on|is shown|is visible|does|there is))*", re.IGNORECASE)
 OPTIONS = re.compile(r"[:,]\s*(?:the |is it the )?first\b[^?]*?\b(?:both|second|neither|same)\b[^?.]*"
@@ -63,8 +65,8 @@ COUNT_RULES = tuple(map(_rule, (
     rf"(?:what is |find |give )?the number of {THING}{IN_FILES}",
 )))
 WHEN = (r"(?:find (?:out )?|locate |say |determine )?(?:from when (?:to|until|till) when|when exactly|when|"
-        r"(?:at|in) (?:which|what) (?:time|times|second|seconds|moment|point)|the (?:moment|time|interval) (?:when|in which)|"
-        r"how long after the start)")
+        r"(?:at|in) (?:which|what) (?:time|times|second|seconds|moment|point)|"
+        r"the (?:moment|time|interval) (?:when|in which)|how long after the start)")
 LOCATE_RULES: tuple[tuple[re.Pattern[str], Part], ...] = (
     (_rule(rf"{WHEN} (?P<aux>does|do|did|will) {SUBJECT} (?:start|begin) (?:to )?(?P<verb>.+)"), "start"),
     (_rule(rf"{WHEN} (?P<aux>does|do|did|will) {SUBJECT} (?:stop|finish|end|quit) (?P<verb>\w+ing\b.*)"), "end"),
@@ -73,18 +75,20 @@ LOCATE_RULES: tuple[tuple[re.Pattern[str], Part], ...] = (
     (_rule(rf"{WHEN} (?P<be>is|are|was|were) (?P<rest>.+)"), "span"),
 )
 
-VERBS = (r"(?:(?:first|finally|suddenly|slowly|quickly) )?(?:move|go|come|slide|rise|sink|fall|drop|spin|turn|rotate|grow|"
-         r"shrink|appear|vanish|disappear|show|get|become|change|start|stop|begin|end|stay|do|happen|jump|run|walk|enter|"
+VERBS = (r"(?:(?:first|finally|suddenly|slowly|quickly) )?(?:move|go|come|slide|rise|sink|fall|drop|spin|turn|rotate|"
+         r"grow|shrink|appear|vanish|disappear|show|get|become|change|start|stop|begin|end|stay|do|happen|jump|run|walk|enter|"
          r"leave|open|close|hit|touch|pick|put|stand|sit|look|wave|smile|speak|talk|eat|drink|cross|pass|reach|arrive|"
          r"fly|swim|drive|cut|pour|throw|catch|kick|play|dance|lift|push|pull|bend|break|explode|burn|melt|flash|blink)")
-FINITE = r"(?:\w+s|went|came|rose|sank|fell|grew|shrank|spun|moved|appeared|vanished|disappeared|turned|rotated)"
+FINITE = r"(?:(?!torus\b|glass\b|bus\b|this\b|is\b|was\b|has\b)\w+s|went|came|rose|sank|fell|grew|shrank|spun|moved|appeared|vanished|disappeared|turned|rotated)"
 LOCATE_SPAN_INVERTED = _rule(rf"{WHEN} (?P<aux>does|do|did|will) {SUBJECT} (?P<verb>{VERBS}\b.*)")
-LOCATE_SPAN_ANY = _rule(rf"{WHEN} (?P<aux>does|do|did|will) (?P<subject>(?:the|a|an|any|some|his|her|its|their) (?:\w+ )*?\w+"
-                        rf"|\w+) (?P<verb>\w+(?: (?:to|into|out|up|down|left|right|away|towards|through|on|off|at|in)\b.*)?)")
+LOCATE_SPAN_ANY = _rule(rf"{WHEN} (?P<aux>does|do|did|will) "
+                        rf"(?P<subject>(?:the|a|an|any|some|his|her|its|their) (?:\w+ )*?\w+|\w+) "
+                        rf"(?P<verb>\w+(?: (?:to|into|out|up|down|left|right|away|towards|through|on|off|at|in)\b.*)?)")
 LOCATE_SPAN_FINITE = _rule(rf"{WHEN} (?P<subject>(?:the|a|an|any|some|his|her|its|their) (?:\w+ )*?\w+?|\w+) "
                            rf"(?P<verb>{FINITE}\b.*)")
 DESCRIBE_RULES = tuple(map(_rule, (
-    rf"(?:describe|caption|summari[sz]e|explain)(?: {MARKER}| it| them| this| everything)?(?: briefly| in (?:detail|a sentence))?",
+    rf"(?:describe|caption|summari[sz]e|explain)(?: {MARKER}| it| them| this| everything)?"
+    rf"(?: briefly| in (?:detail|a sentence))?",
     rf"(?:give )?(?:a |the )?(?:short |brief )?(?:description|caption|summary) (?:of|for) {MARKER}",
     rf"what (?:do|can) you see{IN_FILES}",
     rf"what does {MARKER} show",
@@ -168,15 +172,15 @@ def _whole(parts: Sequence[str]) -> list[str]:
 def plan_clause(clause: str, context: tuple[int, ...], files: Sequence[GivenFile]) -> list[Step]:
     """The steps of one clause; `context` are the files it is about where it names none itself."""
     if MAKING.match(clause):
-        raise InputError(f"The request asks to {clause.split()[0].lower()} something, and `diorama do` answers questions "
-                         "about files and makes none yet. Ask what you want to know about them.")
+        raise InputError(f"The request asks to {clause.split()[0].lower()} something, and `diorama do` answers "
+                         "questions about files and makes none yet. Ask what you want to know about them.")
     compared = _compare(clause, files)
     if compared is not None:
         return [compared]
     about = marked(clause) or context
     if not about and re.match(rf"{OPENING}", clause, re.IGNORECASE):
-        raise InputError(f"{len(files)} files were given ({listing(files)}) and {clause!r} does not say which is meant. "
-                         "Write a file's name, 'the first file', or 'in both'.")
+        raise InputError(f"{len(files)} files were given ({listing(files)}) and {clause!r} does not say which is "
+                         "meant. Write a file's name, 'the first file', or 'in both'.")
     located = _locate(clause)
     if located is not None:
         for index in about:
@@ -207,7 +211,8 @@ MORE_RULES = tuple(map(_rule, (
     rf"(?:does|do|has|have) {MARKER} (?:{SHOWS} )?{MORE} {THING} than (?:in )?{MARKER}",
 )))
 SAME_COUNT_RULES = tuple(map(_rule, (
-    rf"(?:do|does|are|is|have|has)(?: there)?(?: {MARKER})?(?: {SHOWS})? (?:the same number of|equally many|as many) {THING}{IN_FILES}",
+    rf"(?:do|does|are|is|have|has)(?: there)?(?: {MARKER})?(?: {SHOWS})? "
+    rf"(?:the same number of|equally many|as many) {THING}{IN_FILES}",
     rf"is the number of {THING} the same{IN_FILES}",
 )))
 EXISTS_RULES = tuple(map(_rule, (
@@ -215,14 +220,16 @@ EXISTS_RULES = tuple(map(_rule, (
     rf"{WHICH} (?:is|are) there (?P<a>an?|any) (?P<what>.+)",
 )))
 DOES_RULE = _rule(rf"{WHICH} (?P<aux>does|do) {SUBJECT} (?P<verb>{VERBS}\b.*)")
-IS_RULE = _rule(rf"in which(?: (?:file|image|picture|photo|clip|video|one))? (?P<aux>is|are) (?P<subject>the [\w -]+)")
-SAME_ANSWER_RULE = _rule(rf"(?P<aux>is|are|does|do) {SUBJECT} (?:have )?the same (?P<attribute>\w+)(?: in| on| between) {MARKER}")
+IS_RULE = _rule(r"in which(?: (?:file|image|picture|photo|clip|video|one))? (?P<aux>is|are) (?P<subject>the [\w -]+)")
+SAME_ANSWER_RULE = _rule(rf"(?P<aux>is|are|does|do) {SUBJECT} (?:have )?the same (?P<attribute>\w+)"
+                         rf"(?: in| on| between) {MARKER}")
 CHANGE_RULES = tuple(map(_rule, (
-    rf"(?:does|did|do|has|have|is|are) (?:there )?(?:anything|something|any|any difference|a difference|any changes?)\b.*"
-    rf"(?:chang|differ|between).*{MARKER}",
+    rf"(?:does|did|do|has|have|is|are) (?:there )?(?:anything|something|any|any difference|a difference|"
+    rf"any changes?)\b.*(?:chang|differ|between).*{MARKER}",
     rf"(?:is|are) there (?:a |any )?(?:differences?|changes?) .*{MARKER}",
-    rf"(?:what|how) (?:has |have |is |are |does |do |did )?(?:the )?(?:.* )?(?:change[sd]?|differences?|different|differs?)\b.*{MARKER}.*",
-    rf"what (?:changes|changed|differs|has changed)",
+    rf"(?:what|how) (?:has |have |is |are |does |do |did )?(?:the )?(?:.* )?"
+    rf"(?:change[sd]?|differences?|different|differs?)\b.*{MARKER}.*",
+    r"what (?:changes|changed|differs|has changed)",
     rf"(?:how )?(?:is|are|do|does) {MARKER} (?:differ|different|the same|alike|identical|equal).*",
     rf"compare {MARKER}",
     rf"(?:find|spot|list|name|tell) (?:all |me )?(?:the )?differences?(?: (?:between|of|in) {MARKER})?",
@@ -262,7 +269,8 @@ def _compared(clause: str) -> tuple[Basis, str, str] | None:
         return "exists", f"is there {article} {match['what']}?", match["what"]
     if (match := SAME_ANSWER_RULE.fullmatch(clause)) and len(marked(clause)) > 1:
         attribute, subject = match["attribute"], match["subject"]
-        asked = f"where is {subject}?" if attribute in ("place", "position", "spot") else f"what {attribute} is {subject}?"
+        is_place = attribute in ("place", "position", "spot")
+        asked = f"where is {subject}?" if is_place else f"what {attribute} is {subject}?"
         return "same answer", asked, subject
     if re.match(r"(?:in )?which (?:⟦|file|of|clip|video|image|picture|photo)", clause, re.IGNORECASE):
         if match := DOES_RULE.fullmatch(clause):
@@ -311,8 +319,8 @@ def _base(verb: str) -> str:
         word = past.get(lower) or doubled[lower]
     elif lower.endswith("ing") and len(lower) > 4:
         stem = word[:-3]
-        needs_e = re.search(r"(?:[aeiou][vszcg]|dg|rg|anc|ang)$", stem) or stem in ("slid", "ris", "rotat", "smil", "clos",
-                                                                                   "driv", "explod")
+        needs_e = re.search(r"(?:[aeiou][vszcg]|dg|rg|anc|ang)$", stem) or stem in (
+            "slid", "ris", "rotat", "smil", "clos", "driv", "explod")
         word = stem + "e" if needs_e else stem
     elif lower.endswith("ed") and len(lower) > 4:
         word = word[:-1] if re.search(r"(?:[aeiou][vszc]|at)ed$", lower) else word[:-2]
@@ -332,7 +340,8 @@ def _count(clause: str, files: Sequence[GivenFile]) -> tuple[str, str] | None:
         if not re.search(r"\b(?:are|is|do|does|can|have|has|move|moves|there)\b", what):
             return what, how_many(what)
     if re.match(r"how many\b", clause, re.IGNORECASE):
-        what = re.match(r"how many ((?:(?!\b(?:are|is|do|does|can|have|has|move|stay)\b)[\w' -])+)", clause, re.IGNORECASE)
+        what = re.match(r"how many ((?:(?!\b(?:are|is|do|does|can|have|has|move|stay)\b)[\w' -])+)", clause,
+                        re.IGNORECASE)
         return (what[1].strip() if what else "objects"), _stripped(clause, files)
     return None
 

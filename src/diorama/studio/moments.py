@@ -24,6 +24,8 @@ GRID = 32
 """Frames are averaged to this many cells a side before they are compared, so that coding noise does not count."""
 CHANGED = 4.0
 """Grey levels (of 255) by which a cell must differ for the frame to count as changed."""
+LAG = 0.2
+"""Seconds over which a slow change adds up to one that is seen."""
 SHORTEST = 0.6
 """Seconds a window lasts at least: in less nothing can be recognized as a motion."""
 WINDOWS = 4
@@ -58,6 +60,11 @@ def locate(vision: Any, path: Path, question: str, frames: int | None = None) ->
     activity = Activity.of(path)
     windows = [_ask(vision, path, question, frames, start, end) for start, end in candidates(activity)]
     best = max(windows, key=lambda window: window.probability)
+    if best.probability < 0.5:                            # what changes is too small or slow for `Activity`
+        asked = {(window.start, window.end) for window in windows}
+        rest = [part for part in slid(0.0, activity.duration, activity.duration) if part not in asked]
+        windows += [_ask(vision, path, question, frames, start, end) for start, end in rest]
+        best = max(windows, key=lambda window: window.probability)
     if best.probability < 0.5:
         return Located(None, activity.step, best.probability, tuple(windows))
     span, resolution = activity.sharpened(*run_of_yes(windows, best), slack=best.end - best.start)
@@ -68,14 +75,17 @@ def candidates(activity: Activity) -> list[tuple[float, float]]:
     """The windows to ask about: each stretch in which something changes, and a sliding window over long ones."""
     found = []
     for start, end in activity.stretches() or [(0.0, activity.duration)]:
-        start, end = _at_least(start, end, activity.duration)
-        length = max(SHORTEST, activity.duration / WINDOWS)
-        if end - start < 1.5 * length:
-            found.append((start, end))
-            continue
-        count = round(2 * (end - start - length) / length) + 1
-        found += [(s, s + length) for s in np.linspace(start, end - length, count).tolist()]
+        found += slid(*_at_least(start, end, activity.duration), activity.duration)
     return list(dict.fromkeys(found))
+
+
+def slid(start: float, end: float, duration: float) -> list[tuple[float, float]]:
+    """Overlapping windows from start to end, or one where they are not much longer than a window."""
+    length = max(SHORTEST, duration / WINDOWS)
+    if end - start < 1.5 * length:
+        return [(start, end)]
+    count = round(2 * (end - start - length) / length) + 1
+    return [(s, s + length) for s in np.linspace(start, end - length, count).tolist()]
 
 
 def _at_least(start: float, end: float, duration: float) -> tuple[float, float]:
@@ -129,10 +139,9 @@ class Activity:
         fitting = max(2, MAX_BYTES // few.frames[0].nbytes)
         video = read_video(path, FrameSampler(frames=min(few.total_frames, MAX_FRAMES, fitting)))
         cells = np.stack([_cells(frame) for frame in video.frames])
-        changed = np.abs(np.diff(cells, axis=0)).max(axis=(1, 2, 3), initial=0) > CHANGED
         times = np.array(video.timestamps)
         step = float(np.diff(times).max()) if len(times) > 1 else video.duration
-        return cls(times, changed, video.duration, step)
+        return cls(times, _changes(cells, max(1, round(LAG / step))), video.duration, step)
 
     def stretches(self) -> list[tuple[float, float]]:
         """The spans in which something changes; rests shorter than three frames do not divide one."""
@@ -155,6 +164,20 @@ class Activity:
                 exact = first >= start - self.step and last <= end + self.step
                 return (max(first, start), min(last, end)), self.step if exact else slack / 2
         return (start, end), slack / 2
+
+
+def _changes(cells: np.ndarray, lag: int) -> np.ndarray:
+    """Which of the N - 1 steps between N frames change: those that do so visibly, and those of slow changes.
+
+    A change is slow where frames `lag` steps apart differ although no step between them does; it is taken to lie in the
+    middle of them.
+    """
+    changed = np.abs(np.diff(cells, axis=0)).max(axis=(1, 2, 3), initial=0) > CHANGED
+    found = changed.copy()
+    for first in range(len(cells) - lag):
+        if not changed[first:first + lag].any() and np.abs(cells[first + lag] - cells[first]).max() > CHANGED:
+            found[first + lag // 2] = True
+    return found
 
 
 def _cells(frame: np.ndarray) -> np.ndarray:

@@ -54,7 +54,8 @@ class Report:
         for outcome in self.outcomes:
             step = outcome.step
             if isinstance(step, Compare):
-                labels.append(f"{' | '.join(self.plan.files[i].name for i in step.files)}: {step.question or 'changes?'}")
+                names = " | ".join(self.plan.files[i].name for i in step.files)
+                labels.append(f"{names}: {step.question or 'what changes?'}")
             else:
                 where = f"{self.plan.files[step.file].name}: " if len(self.plan.files) > 1 else ""
                 labels.append(f"{where}{step.question}")
@@ -63,7 +64,8 @@ class Report:
     def answer(self) -> dict[str, Any]:
         """What answer.json holds."""
         return {
-            "request": self.plan.request, "answer": self.text, "steps": [outcome.to_dict() for outcome in self.outcomes],
+            "request": self.plan.request, "answer": self.text,
+            "steps": [outcome.to_dict() for outcome in self.outcomes],
             "files": [looked.to_dict() for looked in self.looked], "model": self.weights,
             "warnings": list(self.warnings), "seconds": round(self.seconds, 3),
         }
@@ -83,9 +85,8 @@ class Report:
         spans = [(outcome.step.file, outcome.value["start"], outcome.value["end"]) for outcome in self.outcomes
                  if not isinstance(outcome.step, Compare) and isinstance(outcome.value, dict)]
         notes = [*self.warnings, f"{self.weights} on {self.device}, {self.seconds:.2f} s"]
-        sheet = contact_sheet(self.plan.request, self.looked,
-                              [(label, outcome.text) for label, outcome in zip(self.labels, self.outcomes, strict=True)],
-                              notes, spans)
+        answers = [(label, outcome.text) for label, outcome in zip(self.labels, self.outcomes, strict=True)]
+        sheet = contact_sheet(self.plan.request, self.looked, answers, notes, spans)
         for name, content in ((ANSWER, self.answer()), (TRACE, self.trace())):
             with written_whole(folder / name) as partial:
                 partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -110,8 +111,8 @@ def load_vision(weights: str, device: str) -> Any:
     if device.startswith("cuda"):
         number = int(device.partition(":")[2] or 0)
         if number >= torch.cuda.device_count():
-            raise InputError(f"The device {device} was asked for, and torch sees {torch.cuda.device_count()} CUDA devices. "
-                             "Pass --device cpu, or install torch for your GPU.")
+            raise InputError(f"The device {device} was asked for, and torch sees {torch.cuda.device_count()} CUDA "
+                             "devices. Pass --device cpu, or install torch for your GPU.")
     return VideoLlava.from_pretrained(weights, device=device)
 
 
