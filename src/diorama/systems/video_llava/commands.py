@@ -147,8 +147,9 @@ def train(
                              "--media with the folder of its files.")
         from diorama.systems.video_llava.own_data import train_on_file
 
-        trained = train_on_file(Path(data), media, init, stage, out, batch_size=batch, steps=500 if steps is None else steps,
-                                learning_rate=3e-4 if learning_rate is None else learning_rate, seed=common.seed, device=common.device)
+        trained = train_on_file(
+            Path(data), media, init, stage, out, batch_size=batch, steps=500 if steps is None else steps,
+            learning_rate=3e-4 if learning_rate is None else learning_rate, seed=common.seed, device=common.device)
         emit({"model": str(trained)}, f"the model is in {trained}", common)
         return 0
     if init is None and stage not in ("align", "all"):

@@ -228,7 +228,7 @@ class Shown:
         """The answer in pieces as it is made; the pieces joined are the answer."""
         sample = self._sample(question)
         ids: list[int] = []
-        said = ""
+        said = text = ""
         kept = self._keeps_prefix([question])
         source = self._prefix.stream(sample, decoding) if kept else stream(self.llava.model, sample, decoding)
         for token in source:
@@ -237,6 +237,8 @@ class Shown:
             if len(text) > len(said) and not text.endswith("\ufffd"):
                 yield text[len(said):]
                 said = text
+        if len(text) > len(said):
+            yield text[len(said):]
 
     @torch.no_grad()
     def choose(self, question: str, choices: Sequence[str]) -> Choice:
