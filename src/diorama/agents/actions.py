@@ -1,7 +1,8 @@
 """One proposed action of an agent, held as the exact bytes that would be executed.
 
 What is judged must be what runs, so an action keeps its arguments as the JSON text it arrived in. `parse_strict` is the
-one reader of such text: it refuses everything two parsers could read differently (duplicate keys, NaN, lone surrogates).
+one reader of such text: it refuses everything two parsers could read differently (duplicate keys, NaN, lone
+surrogates).
 """
 
 import hashlib
@@ -20,14 +21,16 @@ class ActionError(InputError):
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ActionError(f"The JSON holds {name}, which is not JSON and which parsers read differently. Send null or a number.")
+    raise ActionError(
+        f"The JSON holds {name}, which is not JSON and which parsers read differently. Send null or a number.")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ActionError(f"The JSON names the key {key!r} twice, so two readers may see two actions. Send each key once.")
+            raise ActionError(
+                f"The JSON names the key {key!r} twice, so two readers may see two actions. Send each key once.")
         found[key] = value
     return found
 
@@ -56,10 +59,12 @@ def parse_strict(text: str | bytes) -> Any:
     except UnicodeDecodeError as error:
         raise ActionError(f"The JSON is not UTF-8 (byte {error.start}). Send UTF-8.") from None
     try:
-        value = json.loads(decoded, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite,
+        value = json.loads(decoded, object_pairs_hook=_unique, parse_constant=_refuse_constant,
+            parse_float=_finite,
                            parse_int=_integer)
     except json.JSONDecodeError as error:
-        raise ActionError(f"This is not JSON: {error.msg} at character {error.pos}. Send one JSON value.") from None
+        raise ActionError(
+            f"This is not JSON: {error.msg} at character {error.pos}. Send one JSON value.") from None
     except RecursionError:
         raise ActionError("The JSON is nested too deeply to be read. Flatten it.") from None
     _check_value(value, 0)
@@ -127,5 +132,6 @@ class Action:
             raise ActionError("The action names no tool. Name the tool to call.")
         value = parse_strict(self.arguments)
         if not isinstance(value, dict):
-            raise ActionError(f"The arguments are a JSON {type(value).__name__}, not an object. Send named arguments.")
+            raise ActionError(
+                f"The arguments are a JSON {type(value).__name__}, not an object. Send named arguments.")
         return value

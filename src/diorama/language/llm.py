@@ -88,7 +88,8 @@ def forbid_requests() -> Iterator[None]:
 def check_reply(completion: Completion) -> str:
     """The text of a whole reply. Raises ModelUnavailable for an empty or truncated one."""
     if completion.finish_reason != "stop":
-        raise ModelUnavailable(f"The reply ended with {completion.finish_reason!r}, so it is only a part. Raise max_tokens.")
+        raise ModelUnavailable(
+            f"The reply ended with {completion.finish_reason!r}, so it is only a part. Raise max_tokens.")
     if not completion.text.strip():
         raise ModelUnavailable("The reply is empty. Ask again, or use another model.")
     return completion.text
@@ -97,7 +98,8 @@ def check_reply(completion: Completion) -> str:
 def parse_reply(text: str, shape: type[Reply]) -> Reply:
     """The one JSON object of a reply, as a validated object. Raises ReplyError.
 
-    A fence of three backquotes around the object is allowed; words beside it, a second object, NaN or unknown keys are not.
+    A fence of three backquotes around the object is allowed; words beside it, a second object, NaN or unknown keys
+    are not.
     """
     body = text.strip()
     if body.startswith("```") and body.endswith("```") and len(body) > 6:
@@ -109,10 +111,12 @@ def parse_reply(text: str, shape: type[Reply]) -> Reply:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "reply"
-        raise ReplyError(f"The reply's {where} does not fit: {first['msg']}. Ask for the schema again.") from None
+        raise ReplyError(
+            f"The reply's {where} does not fit: {first['msg']}. Ask for the schema again.") from None
 
 
-def ask(model: LanguageModel, messages: Messages, shape: type[Reply], *, max_tokens: int = 512, temperature: float = 0.0,
+def ask(model: LanguageModel, messages: Messages, shape: type[Reply], *, max_tokens: int = 512,
+    temperature: float = 0.0,
         seed: int = 0, repairs: int = 1) -> Reply:
     """Ask for an object and return it validated, with `repairs` more tries that show the model its mistake.
 
@@ -120,7 +124,8 @@ def ask(model: LanguageModel, messages: Messages, shape: type[Reply], *, max_tok
     """
     talk = [dict(message) for message in messages]
     for attempt in range(repairs + 1):
-        request = Request(messages=tuple(talk), max_tokens=max_tokens, temperature=temperature, seed=seed + attempt,
+        request = Request(messages=tuple(talk), max_tokens=max_tokens, temperature=temperature, seed=seed
+            + attempt,
                           schema=shape.model_json_schema())
         text = check_reply(model.complete(request))
         try:
@@ -129,7 +134,8 @@ def ask(model: LanguageModel, messages: Messages, shape: type[Reply], *, max_tok
             if attempt == repairs:
                 raise
             talk += [{"role": "assistant", "content": text},
-                     {"role": "user", "content": f"{error} Reply with that one JSON object and nothing else."}]
+                     {"role": "user",
+                         "content": f"{error} Reply with that one JSON object and nothing else."}]
     raise AssertionError("unreachable: the loop returns or raises")
 
 
@@ -137,7 +143,8 @@ class Abstain:
     """The embedded default: no language model. Every request is declined, so the caller falls back to what it knows."""
 
     def complete(self, request: Request) -> Completion:
-        raise Abstained("No language model is configured, so this question is not answered. Name an endpoint or a local model.")
+        raise Abstained(
+            "No language model is configured, so this question is not answered. Name an endpoint or a local model.")
 
 
 def _is_local(url: str) -> bool:
@@ -160,13 +167,15 @@ class Endpoint:
 
     def complete(self, request: Request) -> Completion:
         if not requests_allowed() and not _is_local(self.base_url):
-            raise ModelUnavailable(f"Requests are switched off, so {self.base_url} was not asked. Use a Replay in tests.")
+            raise ModelUnavailable(
+                f"Requests are switched off, so {self.base_url} was not asked. Use a Replay in tests.")
         try:
             from openai import OpenAI, OpenAIError
         except ImportError:
             raise MissingExtra("openai", "agents", "A language model behind an endpoint") from None
         body: dict[str, Any] = {"model": self.model, "messages": [dict(m) for m in request.messages],
-                                "max_tokens": request.max_tokens, "temperature": request.temperature, "seed": request.seed}
+                                "max_tokens": request.max_tokens, "temperature": request.temperature,
+                                    "seed": request.seed}
         if request.stop:
             body["stop"] = list(request.stop)
         if request.schema is not None:
@@ -180,10 +189,12 @@ class Endpoint:
             choice = answer.choices[0]
             text, reason, usage = choice.message.content or "", choice.finish_reason or "unknown", answer.usage
         except (OpenAIError, IndexError, AttributeError, TypeError, ValueError) as error:
-            raise ModelUnavailable(f"{self.base_url} gave no usable reply ({type(error).__name__}: {str(error)[:200]}). "
+            raise ModelUnavailable(
+                f"{self.base_url} gave no usable reply ({type(error).__name__}: {str(error)[:200]}). "
                                    "Check the server, the model's name and the key.") from error
         return Completion(text=text, finish_reason=reason, prompt_tokens=usage.prompt_tokens if usage else 0,
-                          completion_tokens=usage.completion_tokens if usage else 0, model=str(answer.model or self.model),
+                          completion_tokens=usage.completion_tokens if usage else 0,
+                              model=str(answer.model or self.model),
                           latency_s=time.monotonic() - start)
 
 
@@ -200,16 +211,20 @@ class LocalModel:
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
             offline = not requests_allowed()
-            device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+            device = ("cuda" if torch.cuda.is_available()
+                else "cpu") if self.device == "auto" else self.device
             try:
-                tokenizer = AutoTokenizer.from_pretrained(self.name_or_path, revision=self.revision, local_files_only=offline)
+                tokenizer = AutoTokenizer.from_pretrained(self.name_or_path, revision=self.revision,
+                    local_files_only=offline)
                 model = AutoModelForCausalLM.from_pretrained(self.name_or_path, revision=self.revision,
                                                              local_files_only=offline, use_safetensors=True)
             except (OSError, ValueError) as error:
-                raise ModelUnavailable(f"{self.name_or_path} cannot be loaded ({str(error)[:200]}). Name a folder or a hub "
+                raise ModelUnavailable(
+                    f"{self.name_or_path} cannot be loaded ({str(error)[:200]}). Name a folder or a hub "
                                        "id with safetensors and a tokenizer.") from error
             if tokenizer.chat_template is None:
-                raise ModelUnavailable(f"{self.name_or_path} has no chat template, so messages have no defined form. "
+                raise ModelUnavailable(
+                    f"{self.name_or_path} has no chat template, so messages have no defined form. "
                                        "Use a chat model.")
             self._loaded = tokenizer, model.eval().to(device)
         return self._loaded
@@ -219,12 +234,15 @@ class LocalModel:
 
         start = time.monotonic()
         tokenizer, model = self._load()
-        encoded = tokenizer.apply_chat_template([dict(m) for m in request.messages], add_generation_prompt=True,
+        encoded = tokenizer.apply_chat_template([dict(m) for m in request.messages],
+            add_generation_prompt=True,
                                                 return_tensors="pt", return_dict=True).to(model.device)
-        sampling = {"do_sample": True, "temperature": request.temperature} if request.temperature > 0 else {"do_sample": False}
+        sampling = {"do_sample": True, "temperature": request.temperature} if request.temperature > 0 else {
+            "do_sample": False}
         torch.manual_seed(request.seed)
         with torch.inference_mode():
-            out = model.generate(**encoded, max_new_tokens=request.max_tokens, pad_token_id=tokenizer.eos_token_id, **sampling)
+            out = model.generate(**encoded, max_new_tokens=request.max_tokens,
+                pad_token_id=tokenizer.eos_token_id, **sampling)
         asked = encoded["input_ids"].shape[1]
         new = out[0, asked:].tolist()
         text = tokenizer.decode(new, skip_special_tokens=True)
@@ -233,12 +251,14 @@ class LocalModel:
             if mark in text:
                 text, is_whole = text.split(mark, 1)[0], True
         return Completion(text=text, finish_reason="stop" if is_whole else "length", prompt_tokens=asked,
-                          completion_tokens=len(new), model=self.name_or_path, latency_s=time.monotonic() - start)
+                          completion_tokens=len(new), model=self.name_or_path, latency_s=time.monotonic()
+                              - start)
 
 
 @dataclass
 class Replay:
-    """Recorded exchanges, looked up by the SHA-256 of the canonical request. An unknown request is an error, not a guess."""
+    """Recorded exchanges, looked up by the SHA-256 of the canonical request. An unknown request is an error, not a
+    guess."""
 
     exchanges: Mapping[str, Completion]
 
@@ -260,7 +280,8 @@ class Replay:
 
     def complete(self, request: Request) -> Completion:
         if request.key not in self.exchanges:
-            raise ModelUnavailable(f"No exchange is recorded for request {request.key[:12]}. Record it with a Recorder first.")
+            raise ModelUnavailable(
+                f"No exchange is recorded for request {request.key[:12]}. Record it with a Recorder first.")
         return self.exchanges[request.key]
 
 

@@ -1,6 +1,7 @@
 """Code, shell lines and SQL by their parsed form: which calls, programs, files and statements they hold.
 
-Python is read by `ast`, shell by `shlex` after splitting at control operators, SQL by its statements. What does not parse
+Python is read by `ast`, shell by `shlex` after splitting at control operators, SQL by its statements. What does not
+parse
 is reported as such, never taken as harmless.
 """
 
@@ -12,13 +13,15 @@ from functools import lru_cache
 
 FENCE = re.compile(r"```[ \t]*(\w*)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 SHELLS = frozenset({"sh", "bash", "zsh", "dash", "ksh", "fish", "pwsh", "powershell", "cmd"})
-PREFIXES = frozenset({"sudo", "doas", "nohup", "env", "time", "nice", "exec", "command", "xargs", "timeout", "stdbuf", "setsid",
+PREFIXES = frozenset({"sudo", "doas", "nohup", "env", "time", "nice", "exec", "command", "xargs", "timeout",
+    "stdbuf", "setsid",
                       "busybox", "watch", "then", "do", "else", "if", "while", "!"})
 
 
 @dataclass
 class CodeFacts:
-    """imports: top-level module names; calls: dotted names; strings: literals; is_parsed: False if the text is no Python."""
+    """imports: top-level module names; calls: dotted names; strings: literals; is_parsed: False if the text is no
+    Python."""
 
     imports: set[str] = field(default_factory=set)
     calls: set[str] = field(default_factory=set)
@@ -29,7 +32,8 @@ class CodeFacts:
 
 @lru_cache(maxsize=512)
 def python_facts(source: str) -> CodeFacts:
-    """What a Python source imports and calls, aliases resolved. Dynamic imports count under their literal name or '*'."""
+    """What a Python source imports and calls, aliases resolved. Dynamic imports count under their literal name or
+    '*'."""
     facts = CodeFacts()
     try:
         tree = ast.parse(source[:200_000])
@@ -41,7 +45,8 @@ def python_facts(source: str) -> CodeFacts:
         if isinstance(node, ast.Import):
             for name in node.names:
                 facts.imports.add(name.name.split(".")[0])
-                aliases[name.asname or name.name.split(".")[0]] = name.name if name.asname else name.name.split(".")[0]
+                aliases[name.asname or name.name.split(".")[
+                    0]] = name.name if name.asname else name.name.split(".")[0]
         elif isinstance(node, ast.ImportFrom):
             module = node.module or "."
             facts.imports.add(module.split(".")[0] if not node.level else ".")
@@ -56,14 +61,16 @@ def python_facts(source: str) -> CodeFacts:
             if name in ("__import__", "importlib.import_module", "builtins.__import__"):
                 first = node.args[0] if node.args else None
                 known = isinstance(first, ast.Constant) and isinstance(first.value, str)
-                facts.imports.add(str(first.value).split(".")[0] if known and isinstance(first, ast.Constant) else "*")
+                facts.imports.add(str(first.value).split(".")[0] if known and isinstance(first,
+                    ast.Constant) else "*")
             if name in ("open", "io.open", "builtins.open"):
                 _note_open(node, facts)
     return facts
 
 
 def _note_open(node: ast.Call, facts: CodeFacts) -> None:
-    mode = node.args[1] if len(node.args) > 1 else next((k.value for k in node.keywords if k.arg == "mode"), None)
+    mode = node.args[1] if len(node.args) > 1 else next((k.value for k in node.keywords if k.arg == "mode"),
+        None)
     target = node.args[0] if node.args else None
     if isinstance(mode, ast.Constant) and any(char in str(mode.value) for char in "wax+"):
         facts.writes.append(str(target.value) if isinstance(target, ast.Constant) else "?")
@@ -81,7 +88,8 @@ def _dotted(node: ast.expr, aliases: dict[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Command:
-    """One simple shell command: the program's base name, its words, files it redirects into, and whether it reads a pipe."""
+    """One simple shell command: the program's base name, its words, files it redirects into, and whether it reads a
+    pipe."""
 
     program: str
     arguments: tuple[str, ...]
@@ -171,8 +179,10 @@ def _simple_commands(tokens: list[str]) -> list[Command]:
     return found
 
 
-SQL = re.compile(r"(?is)\b(drop\s+(?:table|database|schema|user)|truncate\s+(?:table\s+)?\w|delete\s+from|update\s+[\w.\"`]+\s+set|"
-                 r"insert\s+into|alter\s+(?:table|user|role)|grant\s+\w|revoke\s+\w|create\s+(?:user|role|table)|select\b.{1,400}?\bfrom)\b")
+SQL = re.compile(
+    r"(?is)\b(drop\s+(?:table|database|schema|user)|truncate\s+(?:table\s+)?\w|delete\s+from|update\s+[\w.\"`]+\s+set|"
+                 r"insert\s+into|alter\s+(?:table|user|role)|grant\s+\w|revoke\s+\w|create\s+(?:user|role|table)|"
+                 r"select\b.{1,400}?\bfrom)\b")
 
 
 def sql_statements(text: str) -> list[str]:
@@ -183,7 +193,8 @@ def sql_statements(text: str) -> list[str]:
         if not match:
             continue
         kind = " ".join(match.group(1).lower().split()[:2])
-        if kind.startswith(("delete", "update")) and not re.search(r"(?i)\bwhere\b(?!\s+(?:1\s*=\s*1|true)\b)", statement):
+        if kind.startswith(("delete", "update")) and not re.search(
+            r"(?i)\bwhere\b(?!\s+(?:1\s*=\s*1|true)\b)", statement):
             kind = f"{kind.split()[0]} all"
         kinds.append("select from" if kind.startswith("select") else kind)
     return kinds

@@ -45,9 +45,11 @@ class Monitor:
         self.errors: Counter[str] = Counter()
 
     @classmethod
-    def from_policy(cls, policy: Policy, *, model: LanguageModel | None = None, extra: Sequence[tuple[str, Stage]] = ()) -> "Monitor":
+    def from_policy(cls, policy: Policy, *, model: LanguageModel | None = None,
+        extra: Sequence[tuple[str, Stage]] = ()) -> "Monitor":
         """The stages a policy asks for. model stands in for the one its `judge` section names."""
-        stages: list[tuple[str, Stage]] = [("rules", rules_stage(policy)), ("provenance", provenance_stage(policy))]
+        stages: list[tuple[str, Stage]] = [("rules", rules_stage(policy)), ("provenance",
+            provenance_stage(policy))]
         if policy.ranker:
             from diorama.systems.agent_monitor.stages.learned import ranker_stage
 
@@ -73,13 +75,14 @@ class Monitor:
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                # A detector is third-party code as far as the gate is concerned; its failure must never read as consent.
+                # A detector is third-party code as far as the gate is concerned; its failure must never read as consent.  # noqa: E501
                 finding = failed(name, error, "deny")
             self.errors.update([name] if finding.is_error else [])
             findings.append(finding)
             if finding.is_final or (finding.decision == "deny" and not finding.is_error):
                 break
-        return aggregate(findings, self.policy.thresholds, ms=(time.perf_counter() - start) * 1000, policy=self.policy.hash,
+        return aggregate(findings, self.policy.thresholds, ms=(time.perf_counter() - start) * 1000,
+            policy=self.policy.hash,
                          action=_digest(step.action))
 
 
@@ -146,13 +149,14 @@ class Gate:
         except Exception as error:
             # The last line of defence: a defect anywhere in the gate is a refusal, recorded if the log still works.
             _log.error("the gate failed on %s step %d: %r", step.run, step.number, error)
-            verdict = Verdict("deny", 0.0, "unsure", (f"gate: {type(error).__name__}",), errors=("gate",), policy=self.policy.hash,
+            verdict = Verdict("deny", 0.0, "unsure", (f"gate: {type(error).__name__}",), errors=("gate",),
+                policy=self.policy.hash,
                               action=_digest(step.action))
             return Release(step, verdict, False)
 
     async def _submit(self, step: Step) -> Release:
         state = self.run_state(step.run)
-        async with state.lock:          # judged and booked as one, or two calls at once could share the last of a budget
+        async with state.lock:          # judged and booked as one, or two calls at once could share the last of a budget  # noqa: E501
             verdict = await self._decide(step, state)
         if verdict.decision == "hold":
             return await self._ask_person(step, verdict, state)
@@ -160,7 +164,8 @@ class Gate:
 
     async def _decide(self, step: Step, state: RunState) -> Verdict:
         if state.is_stopped:
-            verdict = Verdict("stop", 0.0, "unsafe", ("gate: the run was stopped",), policy=self.policy.hash, action=_digest(step.action))
+            verdict = Verdict("stop", 0.0, "unsafe", ("gate: the run was stopped",), policy=self.policy.hash,
+                action=_digest(step.action))
             await self._write(step, verdict)
             return verdict
         facts = facts_of(step.action)
@@ -183,13 +188,16 @@ class Gate:
         state.denials += 1
         if state.denials >= self.policy.max_consecutive_denials:
             state.is_stopped = True
-            return replace(verdict, decision="stop", reasons=(*verdict.reasons, f"gate: {state.denials} denials in a row"))
+            return replace(verdict, decision="stop", reasons=(*verdict.reasons,
+                f"gate: {state.denials} denials in a row"))
         return verdict
 
     async def _write(self, step: Step, verdict: Verdict) -> None:
         shown = self.log.redact(step.action.arguments[:4000]).encode("utf-8", "replace").decode()
-        record = {"kind": "verdict", "run": step.run, "step": step.number, "tool": step.action.tool.encode("utf-8", "replace").decode(),
-                  "arguments": shown, "verdict": {**verdict.as_dict(), "reasons": list(verdict.reasons), "errors": list(verdict.errors),
+        record = {"kind": "verdict", "run": step.run, "step": step.number,
+            "tool": step.action.tool.encode("utf-8", "replace").decode(),
+                  "arguments": shown, "verdict": {**verdict.as_dict(), "reasons": list(verdict.reasons),
+                      "errors": list(verdict.errors),
                                                   "detectors": dict(verdict.detectors)}}
         await asyncio.to_thread(self.log.append, record)
 
@@ -201,10 +209,13 @@ class Gate:
         text = step.action.arguments if review.clear_text else self.log.redact(step.action.arguments)
         try:
             ticket = await asyncio.to_thread(partial(
-                self.queue.hold, digest=verdict.action, run=step.run, step=step.number, tool=step.action.tool, shown=text, task=step.task,
-                score=verdict.score, severity=verdict.severity, reasons="; ".join(verdict.reasons), expires_seconds=review.expires_seconds))
+                self.queue.hold, digest=verdict.action, run=step.run, step=step.number, tool=step.action.tool,
+                    shown=text, task=step.task,
+                score=verdict.score, severity=verdict.severity, reasons="; ".join(verdict.reasons),
+                    expires_seconds=review.expires_seconds))
         except ReviewError as error:
-            await asyncio.to_thread(self.log.append, {"kind": "review", "run": step.run, "step": step.number, "state": "not queued", "why": str(error)})
+            await asyncio.to_thread(self.log.append, {"kind": "review", "run": step.run, "step": step.number,
+                "state": "not queued", "why": str(error)})
             return refused
         outcome = "expired"
         try:
@@ -214,7 +225,8 @@ class Gate:
                 if outcome != "pending":
                     break
                 await asyncio.sleep(self.poll_seconds)
-            approved = outcome == "approved" and not state.is_stopped and await asyncio.to_thread(self.queue.consume, ticket, _digest(step.action))
+            approved = outcome == "approved" and not state.is_stopped and await asyncio.to_thread(
+                self.queue.consume, ticket, _digest(step.action))
         except BaseException:
             # Cancelled, or the queue broke: nobody will use this approval, so it must not stay usable.
             try:
@@ -224,8 +236,10 @@ class Gate:
             raise
         if not approved:
             self.queue.cancel(ticket)
-        await asyncio.to_thread(self.log.append, {"kind": "review", "run": step.run, "step": step.number, "ticket": ticket,
-                                                  "action": verdict.action, "state": "approved" if approved else outcome})
+        await asyncio.to_thread(self.log.append, {"kind": "review", "run": step.run, "step": step.number,
+            "ticket": ticket,
+                                                  "action": verdict.action, "state": "approved" if approved
+                                                      else outcome})
         if not approved:
             return replace(refused, ticket=ticket, verdict=self._count_denial(state, refused.verdict))
         state.denials = 0
@@ -235,7 +249,8 @@ class Gate:
     async def outcome(self, step: Step, *, is_error: bool, size: int) -> None:
         """Record what came of a released action. A log that fails here makes the next `submit` deny."""
         try:
-            await asyncio.to_thread(self.log.append, {"kind": "outcome", "run": step.run, "step": step.number, "action": _digest(step.action),
+            await asyncio.to_thread(self.log.append, {"kind": "outcome", "run": step.run, "step": step.number,
+                "action": _digest(step.action),
                                                       "is_error": is_error, "bytes": size})
         except AuditError as error:
             _log.error("the outcome of step %d was not logged: %s", step.number, error)

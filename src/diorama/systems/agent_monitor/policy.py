@@ -41,7 +41,8 @@ class Hosts(_Part):
 
 
 class Folders(_Part):
-    """Folders an action may read or write. null means anywhere not denied; `root` is what relative paths are taken from."""
+    """Folders an action may read or write. null means anywhere not denied; `root` is what relative paths are taken
+    from."""
 
     root: str = ""
     read: tuple[str, ...] | None = None
@@ -84,7 +85,8 @@ class Thresholds(_Part):
 
 
 class Review(_Part):
-    """People: how long a held action waits before it counts as denied, and whether they may see secrets in clear text."""
+    """People: how long a held action waits before it counts as denied, and whether they may see secrets in clear
+    text."""
 
     expires_seconds: float = Field(300, gt=0)
     lease_seconds: float = Field(120, gt=0)
@@ -92,7 +94,8 @@ class Review(_Part):
 
 
 class Judge(_Part):
-    """The optional language model. on_error says what a failed reply means; 'allow' fails open and is logged as critical."""
+    """The optional language model. on_error says what a failed reply means; 'allow' fails open and is logged as
+    critical."""
 
     base_url: str = ""
     local: str = ""
@@ -126,9 +129,11 @@ class Policy(_Part):
         return sha256(canonical_json(self.model_dump(mode="json")))
 
 
-ALLOW_ALL = Policy(name="allow-all", rules=False, provenance=False, ranker=False, hosts=Hosts(private="allow"),
+ALLOW_ALL = Policy(name="allow-all", rules=False, provenance=False, ranker=False,
+    hosts=Hosts(private="allow"),
                    thresholds=Thresholds(stop=0, review=0), max_consecutive_denials=1_000_000,
-                   budgets=Budgets(actions_per_minute=1e9, burst=10**9, tool_actions_per_minute=1e9, max_action_bytes=10**9,
+                   budgets=Budgets(actions_per_minute=1e9, burst=10**9, tool_actions_per_minute=1e9,
+                       max_action_bytes=10**9,
                                    bytes_out=10**15, deletions=10**9, new_hosts=10**9, money=1e18))
 """Judges only the form of an action; for tests of the plumbing."""
 
@@ -138,7 +143,8 @@ def parse_policy(data: Any, *, origin: str = "the policy") -> Policy:
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise PolicyError(f"{origin} holds a {type(data).__name__}, but a policy is a mapping of sections. Start from `init`.")
+        raise PolicyError(
+            f"{origin} holds a {type(data).__name__}, but a policy is a mapping of sections. Start from `init`.")
     try:
         return Policy.model_validate(_tuples(data))
     except ValidationError as error:
@@ -149,7 +155,8 @@ def parse_policy(data: Any, *, origin: str = "the policy") -> Policy:
             near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
             hint = f"Did you mean {near[0]!r}?" if near else f"The keys there are {', '.join(known)}."
             raise PolicyError(f"{origin} has the key {where!r}, which no policy has. {hint}") from None
-        raise PolicyError(f"{origin} gives {where or 'the policy'} = {str(first.get('input'))[:60]!r}, which does not fit: "
+        raise PolicyError(
+            f"{origin} gives {where or 'the policy'} = {str(first.get('input'))[:60]!r}, which does not fit: "
                           f"{first['msg']}. Correct that value.") from None
 
 
@@ -178,8 +185,10 @@ def _unique_mapping(loader: _UniqueLoader, node: yaml.MappingNode) -> dict[Any, 
     keys = [loader.construct_object(key) for key, _ in node.value]
     for key in keys:
         if keys.count(key) > 1:
-            raise PolicyError(f"The policy names the key {key!r} twice (line {node.start_mark.line + 1}). Keep one.")
-    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}
+            raise PolicyError(
+                f"The policy names the key {key!r} twice (line {node.start_mark.line + 1}). Keep one.")
+    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value,
+        strict=True)}
 
 
 _UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
@@ -190,7 +199,8 @@ def load_policy(path: str | Path) -> Policy:
     try:
         text = Path(path).read_text("utf-8")
     except FileNotFoundError:
-        raise PolicyError(f"There is no policy at {path}. Write one with `diorama agent-monitor init`.") from None
+        raise PolicyError(
+            f"There is no policy at {path}. Write one with `diorama agent-monitor init`.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path} cannot be read ({error}). Give a UTF-8 YAML file.") from None
     try:

@@ -33,7 +33,8 @@ class Finding:
 
     def __post_init__(self) -> None:
         if self.score is not None and not (math.isfinite(self.score) and 0 <= self.score <= 100):
-            raise ValueError(f"{self.detector} gave the score {self.score}; a score is a number from 0 to 100.")
+            raise ValueError(
+                f"{self.detector} gave the score {self.score}; a score is a number from 0 to 100.")
 
 
 class Stage(Protocol):

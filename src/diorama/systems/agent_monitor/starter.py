@@ -55,7 +55,8 @@ review:
   expires_seconds: 300     # then it counts as denied
   clear_text: false        # may reviewers see passwords and keys?
 
-judge: {{}}                  # an optional language model, e.g. {{base_url: 'http://127.0.0.1:8000/v1', model: my-model}}
+judge: {{}}                  # an optional language model, e.g. {{base_url: 'http://127.0.0.1:8000/v1', model:
+my-model}}
 rules: true
 provenance: true
 ranker: true
@@ -64,16 +65,20 @@ max_consecutive_denials: 3 # then the run is stopped
 
 
 def policy_text(tools: Sequence[dict[str, Any]], *, name: str = "my-agent", root: str = "") -> str:
-    """A policy that allows tools which only read, by their names, and holds the others. A server's own hints never relax it."""
+    """A policy that allows tools which only read, by their names, and holds the others. A server's own hints never
+    relax it."""
     allow, hold = [], []
     for tool in tools:
-        (hold if effects_of(tool["name"]) & set(SIDE_EFFECTS) or not effects_of(tool["name"]) else allow).append(tool["name"])
+        (hold if effects_of(tool["name"]) & set(SIDE_EFFECTS) or not effects_of(tool["name"])
+            else allow).append(tool["name"])
 
     def flow(value: object) -> str:
-        return yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).strip().removesuffix("...").strip()
+        return yaml.safe_dump(value, default_flow_style=True, width=10_000,
+            allow_unicode=True).strip().removesuffix("...").strip()
 
     schemas = {tool["name"]: tool.get("inputSchema") or {} for tool in tools}
-    text = TEXT.format(name=flow(name), default="deny" if tools else "allow", allow=flow(allow), hold=flow(hold), schemas=flow(schemas), root=flow(root))
+    text = TEXT.format(name=flow(name), default="deny" if tools else "allow", allow=flow(allow),
+        hold=flow(hold), schemas=flow(schemas), root=flow(root))
     parse_policy(yaml.safe_load(text), origin="the new policy")
     return text
 
@@ -85,7 +90,8 @@ def write_policy(path: Path, tools: Sequence[dict[str, Any]]) -> None:
         temporary.write_text(policy_text(tools), "utf-8")
         os.link(temporary, path)
     except FileExistsError:
-        raise InputError(f"{path} is there already and is not overwritten. Name another file with --policy.") from None
+        raise InputError(
+            f"{path} is there already and is not overwritten. Name another file with --policy.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}). Name a writable place.") from None
     finally:
@@ -104,10 +110,14 @@ def list_tools(command: Sequence[str]) -> list[dict[str, Any]]:
         raise MissingExtra("mcp", "mcp", "Asking an MCP server for its tools") from None
 
     async def ask() -> list[dict[str, Any]]:
-        async with Client(stdio_client(StdioServerParameters(command=command[0], args=list(command[1:])))) as client:
-            return [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in (await client.list_tools()).tools]
+        async with Client(stdio_client(StdioServerParameters(command=command[0],
+            args=list(command[1:])))) as client:
+            return [tool.model_dump(mode="json", by_alias=True, exclude_none=True)
+                for tool in (await client.list_tools()).tools]
 
     try:
         return asyncio.run(asyncio.wait_for(ask(), 30))
     except (OSError, TimeoutError, ExceptionGroup) as error:
-        raise InputError(f"The server {command[0]!r} did not list its tools ({type(error).__name__}). Check that its command works.") from None
+        raise InputError(
+            f"The server {command[0]!r} did not list its tools ({type(error).__name__}). Check that its command "
+            f"works.") from None

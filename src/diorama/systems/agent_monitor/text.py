@@ -4,7 +4,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-_HOMOGLYPHS = str.maketrans("авеԁгհіјкӏмոорqгѕтυѵѡхуʏᴢɡɑαβεικνορτυχһԛԝ",
+_HOMOGLYPHS = str.maketrans("авеԁгհіјкӏмոорqгѕтυѵѡхуʏᴢɡɑαβεικνορτυχһԛԝ",  # noqa: RUF001
                             "abedrhijklmnopqrstuvwxyyzgaabeiknoptuxhqw")
 _WORD = re.compile(r"[^\W_]+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -36,7 +36,8 @@ def visible(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def fold(text: str) -> str:
-    """The text for comparison: compatibility forms unified, hidden characters dropped, look-alikes latinised, lower case.
+    """The text for comparison: compatibility forms unified, hidden characters dropped, look-alikes latinised, lower
+    case.
 
     Words in a script of their own stay as they are apart from letters that imitate Latin ones inside a mixed word.
     """
@@ -72,7 +73,8 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(_WORD.findall(fold(text)))
 
 
-_STOP = frozenset("""a an and are as at be but by can do does for from has have i if in into is it its me my of on or our so
+_STOP = frozenset(
+    """a an and are as at be but by can do does for from has have i if in into is it its me my of on or our so
  that the their them then there this to was we were what when which who will with would you your please just not no all
  any about also help need want would like could should i'm it's using use""".split())
 
