@@ -56,16 +56,17 @@ def python_facts(source: str) -> CodeFacts:
             facts.strings.append(node.value)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            name = _dotted(node.func, aliases)
-            facts.calls.add(name)
-            if name in ("__import__", "importlib.import_module", "builtins.__import__"):
-                first = node.args[0] if node.args else None
-                known = isinstance(first, ast.Constant) and isinstance(first.value, str)
-                facts.imports.add(str(first.value).split(".")[0] if known and isinstance(first,
-                    ast.Constant) else "*")
-            if name in ("open", "io.open", "builtins.open"):
+            called = _dotted(node.func, aliases)
+            facts.calls.add(called)
+            if called in ("__import__", "importlib.import_module", "builtins.__import__"):
+                facts.imports.add(_literal(node.args[0]).split(".")[0] if node.args else "*")
+            if called in ("open", "io.open", "builtins.open"):
                 _note_open(node, facts)
     return facts
+
+
+def _literal(node: ast.expr) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else "*"
 
 
 def _note_open(node: ast.Call, facts: CodeFacts) -> None:

@@ -60,22 +60,22 @@ class Code(_Part):
 class Budgets(_Part):
     """Limits of one run. Over a limit the action is held, never dropped; an action over max_action_bytes is denied."""
 
-    actions_per_minute: float = Field(120, gt=0)
-    burst: int = Field(60, ge=1)
-    tool_actions_per_minute: float = Field(60, gt=0)
-    max_action_bytes: int = Field(65_536, ge=64)
-    bytes_out: int = Field(5_000_000, ge=0)
-    deletions: int = Field(20, ge=0)
-    new_hosts: int = Field(30, ge=0)
-    money: float = Field(10_000, ge=0)
-    queue: int = Field(200, ge=1)
+    actions_per_minute: float = Field(default=120, gt=0)
+    burst: int = Field(default=60, ge=1)
+    tool_actions_per_minute: float = Field(default=60, gt=0)
+    max_action_bytes: int = Field(default=65_536, ge=64)
+    bytes_out: int = Field(default=5_000_000, ge=0)
+    deletions: int = Field(default=20, ge=0)
+    new_hosts: int = Field(default=30, ge=0)
+    money: float = Field(default=10_000, ge=0)
+    queue: int = Field(default=200, ge=1)
 
 
 class Thresholds(_Part):
     """score <= stop is refused; stop < score <= review waits for a person; above is allowed (paper: 68 and 75)."""
 
-    stop: float = Field(68, ge=0, le=100)
-    review: float = Field(75, ge=0, le=100)
+    stop: float = Field(default=68, ge=0, le=100)
+    review: float = Field(default=75, ge=0, le=100)
 
     @model_validator(mode="after")
     def _ordered(self) -> "Thresholds":
@@ -88,8 +88,8 @@ class Review(_Part):
     """People: how long a held action waits before it counts as denied, and whether they may see secrets in clear
     text."""
 
-    expires_seconds: float = Field(300, gt=0)
-    lease_seconds: float = Field(120, gt=0)
+    expires_seconds: float = Field(default=300, gt=0)
+    lease_seconds: float = Field(default=120, gt=0)
     clear_text: bool = False
 
 
@@ -101,8 +101,8 @@ class Judge(_Part):
     local: str = ""
     model: str = ""
     dialect: Literal["json", "paper"] = "json"
-    timeout_seconds: float = Field(20, gt=0)
-    context_tokens: int = Field(8000, ge=256)
+    timeout_seconds: float = Field(default=20, gt=0)
+    context_tokens: int = Field(default=8000, ge=256)
     on_error: Literal["deny", "hold", "allow"] = "deny"
 
 
@@ -122,7 +122,7 @@ class Policy(_Part):
     rules: bool = True
     provenance: bool = True
     ranker: bool = True
-    max_consecutive_denials: int = Field(3, ge=1)
+    max_consecutive_denials: int = Field(default=3, ge=1)
 
     @property
     def hash(self) -> str:

@@ -188,7 +188,8 @@ def provenance_of(step: Step, context: Context | None = None, facts: ActionFacts
     named = facts.entities.recipients()
     user_text, tool_text = context.user.lower(), context.tools.lower()
     compact_user, compact_tool = user_text.replace(" ", ""), tool_text.replace(" ", "")
-    from_tool, from_nowhere = set(), set()
+    from_tool: set[str] = set()
+    from_nowhere: set[str] = set()
     for name in named:
         low = name.lower()
         if name in context.user_entities.recipients() or low in user_text or low in compact_user:

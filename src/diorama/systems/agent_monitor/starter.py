@@ -67,7 +67,8 @@ max_consecutive_denials: 3 # then the run is stopped
 def policy_text(tools: Sequence[dict[str, Any]], *, name: str = "my-agent", root: str = "") -> str:
     """A policy that allows tools which only read, by their names, and holds the others. A server's own hints never
     relax it."""
-    allow, hold = [], []
+    allow: list[str] = []
+    hold: list[str] = []
     for tool in tools:
         (hold if effects_of(tool["name"]) & set(SIDE_EFFECTS) or not effects_of(tool["name"])
             else allow).append(tool["name"])
