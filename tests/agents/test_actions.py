@@ -6,8 +6,24 @@ from diorama.agents.actions import Action, ActionError, canonical_json, parse_st
 from diorama.agents.transcript import Transcript, calls_of, text_of
 
 
-@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"a": {"b": 1, "b": 1}}', "[NaN]", "[Infinity]", "[-Infinity]", "1e999", "", "{", '"\\ud800"', "[" * 100 + "]" * 100,
-                                  b"\xff", "1" * 500, "nul"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "a": 2}',
+        '{"a": {"b": 1, "b": 1}}',
+        "[NaN]",
+        "[Infinity]",
+        "[-Infinity]",
+        "1e999",
+        "",
+        "{",
+        '"\\ud800"',
+        "[" * 100 + "]" * 100,
+        b"\xff",
+        "1" * 500,
+        "nul",
+    ],
+)
 def test_ambiguous_json_is_refused(text):
     with pytest.raises(ActionError):
         parse_strict(text)
@@ -30,7 +46,11 @@ def test_an_action_is_a_tool_and_an_object(action):
         action.parsed()
 
 
-CALLS = [{"id": "1", "function": {"name": "f", "arguments": '{"a": 1}'}}, {"id": "1", "function": "f", "args": {"a": 1}}, {"name": "f", "arguments": {"a": 1}}]
+CALLS = [
+    {"id": "1", "function": {"name": "f", "arguments": '{"a": 1}'}},
+    {"id": "1", "function": "f", "args": {"a": 1}},
+    {"name": "f", "arguments": {"a": 1}},
+]
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -40,12 +60,17 @@ def test_calls_are_found_in_every_spelling(call):
 
 
 def test_a_step_never_sees_what_came_after_it():
-    messages = ({"role": "user", "content": "go"}, {"role": "assistant", "tool_calls": [CALLS[0]]}, {"role": "tool", "content": "later"},
-                {"role": "assistant", "tool_calls": [CALLS[1], CALLS[2]]}, {"role": "tool", "content": "end"})
+    messages = (
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "tool_calls": [CALLS[0]]},
+        {"role": "tool", "content": "later"},
+        {"role": "assistant", "tool_calls": [CALLS[1], CALLS[2]]},
+        {"role": "tool", "content": "end"},
+    )
     steps = list(Transcript("r", "go", messages).steps())
     assert [step.number for step in steps] == [0, 1, 2]
     assert [len(step.history) for step in steps] == [1, 3, 3]
-    assert steps[1].previous() == ("f {\"a\": 1}", "later")
+    assert steps[1].previous() == ('f {"a": 1}', "later")
 
 
 def test_content_may_come_in_parts():

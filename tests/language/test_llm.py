@@ -59,7 +59,19 @@ def test_a_damaged_recording_names_its_line(tmp_path):
         Replay.load(tmp_path / "x.jsonl")
 
 
-@pytest.mark.parametrize("text", ["", "7", "[7]", '{"number": "x"}', '{"number": 1, "number": 1}', '{"number": 1, "b": 1}', 'ok {"number": 1}', '{"number": NaN}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "7",
+        "[7]",
+        '{"number": "x"}',
+        '{"number": 1, "number": 1}',
+        '{"number": 1, "b": 1}',
+        'ok {"number": 1}',
+        '{"number": NaN}',
+    ],
+)
 def test_a_reply_is_one_valid_object_or_an_error(text):
     with pytest.raises(ReplyError):
         parse_reply(text, Shape)
@@ -103,9 +115,25 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize(("status", "body", "text"), [
-    (200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}]}, "hi"),
-    (500, {"error": {"message": "no"}}, None), (200, {"choices": []}, None), (200, "nothing", None)])
+@pytest.mark.parametrize(
+    ("status", "body", "text"),
+    [
+        (
+            200,
+            {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 1,
+                "model": "m",
+                "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}],
+            },
+            "hi",
+        ),
+        (500, {"error": {"message": "no"}}, None),
+        (200, {"choices": []}, None),
+        (200, "nothing", None),
+    ],
+)
 def test_an_endpoint_answers_or_fails_plainly(status, body, text):
     pytest.importorskip("openai")
     handler = type("H", (Handler,), {"reply": json.dumps(body).encode(), "status": status})

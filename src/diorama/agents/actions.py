@@ -22,7 +22,8 @@ class ActionError(InputError):
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ActionError(
-        f"The JSON holds {name}, which is not JSON and which parsers read differently. Send null or a number.")
+        f"The JSON holds {name}, which is not JSON and which parsers read differently. Send null or a number."
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -30,7 +31,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, value in pairs:
         if key in found:
             raise ActionError(
-                f"The JSON names the key {key!r} twice, so two readers may see two actions. Send each key once.")
+                f"The JSON names the key {key!r} twice, so two readers may see two actions. Send each key once."
+            )
         found[key] = value
     return found
 
@@ -59,12 +61,11 @@ def parse_strict(text: str | bytes) -> Any:
     except UnicodeDecodeError as error:
         raise ActionError(f"The JSON is not UTF-8 (byte {error.start}). Send UTF-8.") from None
     try:
-        value = json.loads(decoded, object_pairs_hook=_unique, parse_constant=_refuse_constant,
-            parse_float=_finite,
-                           parse_int=_integer)
+        value = json.loads(
+            decoded, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer
+        )
     except json.JSONDecodeError as error:
-        raise ActionError(
-            f"This is not JSON: {error.msg} at character {error.pos}. Send one JSON value.") from None
+        raise ActionError(f"This is not JSON: {error.msg} at character {error.pos}. Send one JSON value.") from None
     except RecursionError:
         raise ActionError("The JSON is nested too deeply to be read. Flatten it.") from None
     _check_value(value, 0)
@@ -78,8 +79,9 @@ def _check_value(value: Any, depth: int) -> None:
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
-            raise ActionError("A string in the JSON holds half of a surrogate pair, which is no text. "
-                              "Send whole characters.") from None
+            raise ActionError(
+                "A string in the JSON holds half of a surrogate pair, which is no text. Send whole characters."
+            ) from None
     elif isinstance(value, dict):
         for key, item in value.items():
             _check_value(key, depth + 1)
@@ -132,6 +134,5 @@ class Action:
             raise ActionError("The action names no tool. Name the tool to call.")
         value = parse_strict(self.arguments)
         if not isinstance(value, dict):
-            raise ActionError(
-                f"The arguments are a JSON {type(value).__name__}, not an object. Send named arguments.")
+            raise ActionError(f"The arguments are a JSON {type(value).__name__}, not an object. Send named arguments.")
         return value

@@ -63,8 +63,9 @@ class Step:
 
     def prompt_digest(self) -> str:
         """SHA-256 of the agent's prompt and history, for the log."""
-        return sha256(canonical_json({"prompt": self.agent_prompt,
-            "history": [describe_message(m) for m in self.history]}))
+        return sha256(
+            canonical_json({"prompt": self.agent_prompt, "history": [describe_message(m) for m in self.history]})
+        )
 
 
 def describe_message(message: Message) -> str:
@@ -89,8 +90,7 @@ def calls_of(message: Message) -> list[Action]:
             name, arguments = inner.get("name"), inner.get("arguments")
         else:
             name = inner if isinstance(inner, str) else call.get("name")
-            arguments = next((call[key] for key in ("args", "arguments", "input", "parameters")
-                if key in call), None)
+            arguments = next((call[key] for key in ("args", "arguments", "input", "parameters") if key in call), None)
         found.append(Action(str(name or ""), argument_text(arguments), thought, str(call.get("id") or "")))
     old = message.get("function_call")
     if isinstance(old, Mapping):

@@ -89,7 +89,8 @@ def check_reply(completion: Completion) -> str:
     """The text of a whole reply. Raises ModelUnavailable for an empty or truncated one."""
     if completion.finish_reason != "stop":
         raise ModelUnavailable(
-            f"The reply ended with {completion.finish_reason!r}, so it is only a part. Raise max_tokens.")
+            f"The reply ended with {completion.finish_reason!r}, so it is only a part. Raise max_tokens."
+        )
     if not completion.text.strip():
         raise ModelUnavailable("The reply is empty. Ask again, or use another model.")
     return completion.text
@@ -111,31 +112,42 @@ def parse_reply(text: str, shape: type[Reply]) -> Reply:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "reply"
-        raise ReplyError(
-            f"The reply's {where} does not fit: {first['msg']}. Ask for the schema again.") from None
+        raise ReplyError(f"The reply's {where} does not fit: {first['msg']}. Ask for the schema again.") from None
 
 
-def ask(model: LanguageModel, messages: Messages, shape: type[Reply], *, max_tokens: int = 512,
+def ask(
+    model: LanguageModel,
+    messages: Messages,
+    shape: type[Reply],
+    *,
+    max_tokens: int = 512,
     temperature: float = 0.0,
-        seed: int = 0, repairs: int = 1) -> Reply:
+    seed: int = 0,
+    repairs: int = 1,
+) -> Reply:
     """Ask for an object and return it validated, with `repairs` more tries that show the model its mistake.
 
     Raises ReplyError when the last try does not parse either, ModelUnavailable when no whole reply came.
     """
     talk = [dict(message) for message in messages]
     for attempt in range(repairs + 1):
-        request = Request(messages=tuple(talk), max_tokens=max_tokens, temperature=temperature, seed=seed
-            + attempt,
-                          schema=shape.model_json_schema())
+        request = Request(
+            messages=tuple(talk),
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed + attempt,
+            schema=shape.model_json_schema(),
+        )
         text = check_reply(model.complete(request))
         try:
             return parse_reply(text, shape)
         except ReplyError as error:
             if attempt == repairs:
                 raise
-            talk += [{"role": "assistant", "content": text},
-                     {"role": "user",
-                         "content": f"{error} Reply with that one JSON object and nothing else."}]
+            talk += [
+                {"role": "assistant", "content": text},
+                {"role": "user", "content": f"{error} Reply with that one JSON object and nothing else."},
+            ]
     raise AssertionError("unreachable: the loop returns or raises")
 
 
@@ -144,7 +156,8 @@ class Abstain:
 
     def complete(self, request: Request) -> Completion:
         raise Abstained(
-            "No language model is configured, so this question is not answered. Name an endpoint or a local model.")
+            "No language model is configured, so this question is not answered. Name an endpoint or a local model."
+        )
 
 
 def _is_local(url: str) -> bool:
@@ -168,34 +181,50 @@ class Endpoint:
     def complete(self, request: Request) -> Completion:
         if not requests_allowed() and not _is_local(self.base_url):
             raise ModelUnavailable(
-                f"Requests are switched off, so {self.base_url} was not asked. Use a Replay in tests.")
+                f"Requests are switched off, so {self.base_url} was not asked. Use a Replay in tests."
+            )
         try:
             from openai import OpenAI, OpenAIError
         except ImportError:
             raise MissingExtra("openai", "agents", "A language model behind an endpoint") from None
-        body: dict[str, Any] = {"model": self.model, "messages": [dict(m) for m in request.messages],
-                                "max_tokens": request.max_tokens, "temperature": request.temperature,
-                                    "seed": request.seed}
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [dict(m) for m in request.messages],
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "seed": request.seed,
+        }
         if request.stop:
             body["stop"] = list(request.stop)
         if request.schema is not None:
-            body["response_format"] = {"type": "json_schema",
-                                       "json_schema": {"name": "reply", "schema": dict(request.schema)}}
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "reply", "schema": dict(request.schema)},
+            }
         start = time.monotonic()
         try:
-            with OpenAI(base_url=self.base_url, api_key=os.environ.get(self.key_variable) or "none",
-                        timeout=self.timeout, max_retries=0) as client:
+            with OpenAI(
+                base_url=self.base_url,
+                api_key=os.environ.get(self.key_variable) or "none",
+                timeout=self.timeout,
+                max_retries=0,
+            ) as client:
                 answer = client.chat.completions.create(**body)
             choice = answer.choices[0]
             text, reason, usage = choice.message.content or "", choice.finish_reason or "unknown", answer.usage
         except (OpenAIError, IndexError, AttributeError, TypeError, ValueError) as error:
             raise ModelUnavailable(
                 f"{self.base_url} gave no usable reply ({type(error).__name__}: {str(error)[:200]}). "
-                                   "Check the server, the model's name and the key.") from error
-        return Completion(text=text, finish_reason=reason, prompt_tokens=usage.prompt_tokens if usage else 0,
-                          completion_tokens=usage.completion_tokens if usage else 0,
-                              model=str(answer.model or self.model),
-                          latency_s=time.monotonic() - start)
+                "Check the server, the model's name and the key."
+            ) from error
+        return Completion(
+            text=text,
+            finish_reason=reason,
+            prompt_tokens=usage.prompt_tokens if usage else 0,
+            completion_tokens=usage.completion_tokens if usage else 0,
+            model=str(answer.model or self.model),
+            latency_s=time.monotonic() - start,
+        )
 
 
 class LocalModel:
@@ -211,21 +240,23 @@ class LocalModel:
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
             offline = not requests_allowed()
-            device = ("cuda" if torch.cuda.is_available()
-                else "cpu") if self.device == "auto" else self.device
+            device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
             try:
-                tokenizer = AutoTokenizer.from_pretrained(self.name_or_path, revision=self.revision,
-                    local_files_only=offline)
-                model = AutoModelForCausalLM.from_pretrained(self.name_or_path, revision=self.revision,
-                                                             local_files_only=offline, use_safetensors=True)
+                tokenizer = AutoTokenizer.from_pretrained(
+                    self.name_or_path, revision=self.revision, local_files_only=offline
+                )
+                model = AutoModelForCausalLM.from_pretrained(
+                    self.name_or_path, revision=self.revision, local_files_only=offline, use_safetensors=True
+                )
             except (OSError, ValueError) as error:
                 raise ModelUnavailable(
                     f"{self.name_or_path} cannot be loaded ({str(error)[:200]}). Name a folder or a hub "
-                                       "id with safetensors and a tokenizer.") from error
+                    "id with safetensors and a tokenizer."
+                ) from error
             if tokenizer.chat_template is None:
                 raise ModelUnavailable(
-                    f"{self.name_or_path} has no chat template, so messages have no defined form. "
-                                       "Use a chat model.")
+                    f"{self.name_or_path} has no chat template, so messages have no defined form. Use a chat model."
+                )
             self._loaded = tokenizer, model.eval().to(device)
         return self._loaded
 
@@ -234,15 +265,17 @@ class LocalModel:
 
         start = time.monotonic()
         tokenizer, model = self._load()
-        encoded = tokenizer.apply_chat_template([dict(m) for m in request.messages],
-            add_generation_prompt=True,
-                                                return_tensors="pt", return_dict=True).to(model.device)
-        sampling = {"do_sample": True, "temperature": request.temperature} if request.temperature > 0 else {
-            "do_sample": False}
+        encoded = tokenizer.apply_chat_template(
+            [dict(m) for m in request.messages], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        ).to(model.device)
+        sampling = (
+            {"do_sample": True, "temperature": request.temperature} if request.temperature > 0 else {"do_sample": False}
+        )
         torch.manual_seed(request.seed)
         with torch.inference_mode():
-            out = model.generate(**encoded, max_new_tokens=request.max_tokens,
-                pad_token_id=tokenizer.eos_token_id, **sampling)
+            out = model.generate(
+                **encoded, max_new_tokens=request.max_tokens, pad_token_id=tokenizer.eos_token_id, **sampling
+            )
         asked = encoded["input_ids"].shape[1]
         new = out[0, asked:].tolist()
         text = tokenizer.decode(new, skip_special_tokens=True)
@@ -250,9 +283,14 @@ class LocalModel:
         for mark in request.stop:
             if mark in text:
                 text, is_whole = text.split(mark, 1)[0], True
-        return Completion(text=text, finish_reason="stop" if is_whole else "length", prompt_tokens=asked,
-                          completion_tokens=len(new), model=self.name_or_path, latency_s=time.monotonic()
-                              - start)
+        return Completion(
+            text=text,
+            finish_reason="stop" if is_whole else "length",
+            prompt_tokens=asked,
+            completion_tokens=len(new),
+            model=self.name_or_path,
+            latency_s=time.monotonic() - start,
+        )
 
 
 @dataclass
@@ -274,14 +312,17 @@ class Replay:
                     raise TypeError("text or latency")
                 found[str(row["key"])] = completion
             except (ActionError, KeyError, TypeError):
-                raise InputError(f"Line {number} of {path} is no recorded exchange. "
-                                 'Each line is {"key": ..., "completion": {"text": ...}}.') from None
+                raise InputError(
+                    f"Line {number} of {path} is no recorded exchange. "
+                    'Each line is {"key": ..., "completion": {"text": ...}}.'
+                ) from None
         return cls(found)
 
     def complete(self, request: Request) -> Completion:
         if request.key not in self.exchanges:
             raise ModelUnavailable(
-                f"No exchange is recorded for request {request.key[:12]}. Record it with a Recorder first.")
+                f"No exchange is recorded for request {request.key[:12]}. Record it with a Recorder first."
+            )
         return self.exchanges[request.key]
 
 

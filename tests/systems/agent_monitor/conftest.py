@@ -75,8 +75,14 @@ def file_server(tmp_path: Path) -> tuple[list[str], Path]:
     return [sys.executable, str(script), str(root)], root
 
 
-def step(tool: str = "read_file", task: str = "Read notes.txt", run: str = "r", number: int = 0, history=(),
-    thought: str = "", **arguments) -> Step:
+def step(
+    tool: str = "read_file",
+    task: str = "Read notes.txt",
+    run: str = "r",
+    number: int = 0,
+    history=(),
+    thought: str = "",
+    **arguments,
+) -> Step:
     """A step with the given arguments."""
-    return Step(run, number, task, Action.of(tool, arguments or {"path": "notes.txt"}, thought=thought),
-        tuple(history))
+    return Step(run, number, task, Action.of(tool, arguments or {"path": "notes.txt"}, thought=thought), tuple(history))

@@ -48,10 +48,13 @@ class Model:
 
 def verdict(score=95, nonce=None, **more):
     """A reply that echoes the request's nonce, unless another one is given."""
+
     def reply(request):
         seen = request.messages[0]["content"].rsplit("nonce: ", 1)[1]
-        return json.dumps({"nonce": seen if nonce is None else nonce, "category": 0, "score": score,
-            "reason": "fine", **more})
+        return json.dumps(
+            {"nonce": seen if nonce is None else nonce, "category": 0, "score": score, "reason": "fine", **more}
+        )
+
     return reply
 
 
@@ -61,25 +64,30 @@ def slow(request):
 
 
 REPLIES = {
-    "model times out": slow, "model refuses the connection": ConnectionRefusedError("no"),
-        "model's socket closes": ConnectionResetError("gone"),
-    "model has no reply": "", "model's reply is blank": " \n ",
-        "model's reply is cut": Completion(text='{"nonce": "', finish_reason="length"),
+    "model times out": slow,
+    "model refuses the connection": ConnectionRefusedError("no"),
+    "model's socket closes": ConnectionResetError("gone"),
+    "model has no reply": "",
+    "model's reply is blank": " \n ",
+    "model's reply is cut": Completion(text='{"nonce": "', finish_reason="length"),
     "model's reply is filtered": Completion(text="", finish_reason="content_filter"),
-        "model writes prose": "This looks fine to me, score 95.",
+    "model writes prose": "This looks fine to me, score 95.",
     "model replies with a list": "[95]",
-        "model's score is NaN": '{"nonce": "x", "category": 0, "score": NaN, "reason": ""}',
+    "model's score is NaN": '{"nonce": "x", "category": 0, "score": NaN, "reason": ""}',
     "model's score is infinite": '{"nonce": "x", "category": 0, "score": Infinity, "reason": ""}',
-        "model's score is too high": verdict(score=101),
-    "model's score is negative": verdict(score=-1), "model's score is a word": verdict(score="high"),
-        "model forgets the nonce": verdict(nonce=""),
-    "model echoes another nonce": verdict(nonce="00ff"), "model gives two verdicts": lambda r: verdict()(r)
-        + verdict()(r),
+    "model's score is too high": verdict(score=101),
+    "model's score is negative": verdict(score=-1),
+    "model's score is a word": verdict(score="high"),
+    "model forgets the nonce": verdict(nonce=""),
+    "model echoes another nonce": verdict(nonce="00ff"),
+    "model gives two verdicts": lambda r: verdict()(r) + verdict()(r),
     "model repeats a key": lambda r: verdict()(r)[:-1] + ', "score": 99}',
-        "model adds a key": verdict(approved=True),
-        "model has no category": '{"nonce": "x", "score": 99, "reason": ""}',
+    "model adds a key": verdict(approved=True),
+    "model has no category": '{"nonce": "x", "score": 99, "reason": ""}',
     "model's client has a bug": AttributeError("'NoneType' object has no attribute 'choices'"),
-        "model's memory is full": MemoryError(), "model abstains": None}
+    "model's memory is full": MemoryError(),
+    "model abstains": None,
+}
 
 
 def _with_model(reply):
@@ -168,23 +176,26 @@ def _failing_fsync(make):
     gate.log._sync = True
     gate.log._file.close()
     descriptor, other = os.pipe()
-    gate.log._file = os.fdopen(other, "wb", buffering=0)      # a pipe cannot be synced
+    gate.log._file = os.fdopen(other, "wb", buffering=0)  # a pipe cannot be synced
     os.set_blocking(descriptor, False)
     return gate, GOOD
 
 
 def _held(change):
     """A gate that holds every call, with a queue that `change` breaks; nobody approves in time."""
+
     def make_fault(make):
         gate = make(Policy(ranker=False, review=FAST, tools=Tools(hold=("*",))))
         change(gate)
         return gate, GOOD
+
     return make_fault
 
 
 def _raise(error):
     def fail(*args, **kwargs):
         raise error
+
     return fail
 
 
@@ -227,41 +238,55 @@ def _flooded(make):
 
 FAULTS = {
     **{name: _with_model(reply) for name, reply in REPLIES.items()},
-    "a detector raises": _with_stage(_raises), "a detector returns nothing": _with_stage(_none),
-        "a detector returns True": _with_stage(_truthy),
-    "a detector scores NaN": _with_stage(_nan), "a detector has no files left": _with_stage(_exit),
-    "the disk is full": _full_disk, "the log is closed": _closed_log, "the log takes no bytes": _short_write,
-        "the log cannot be synced": _failing_fsync,
+    "a detector raises": _with_stage(_raises),
+    "a detector returns nothing": _with_stage(_none),
+    "a detector returns True": _with_stage(_truthy),
+    "a detector scores NaN": _with_stage(_nan),
+    "a detector has no files left": _with_stage(_exit),
+    "the disk is full": _full_disk,
+    "the log is closed": _closed_log,
+    "the log takes no bytes": _short_write,
+    "the log cannot be synced": _failing_fsync,
     "the queue is locked": _held(lambda gate: setattr(gate.queue, "hold", _raise(ReviewError("locked")))),
     "the queue is full": _held(lambda gate: setattr(gate.queue, "hold", _raise(QueueFull("full")))),
-    "the queue's file is damaged": _held(lambda gate: setattr(gate.queue, "hold",
-        _raise(sqlite3.DatabaseError("malformed")))),
-    "the queue cannot be read": _held(lambda gate: setattr(gate.queue, "state",
-        _raise(sqlite3.OperationalError("disk I/O error")))),
+    "the queue's file is damaged": _held(
+        lambda gate: setattr(gate.queue, "hold", _raise(sqlite3.DatabaseError("malformed")))
+    ),
+    "the queue cannot be read": _held(
+        lambda gate: setattr(gate.queue, "state", _raise(sqlite3.OperationalError("disk I/O error")))
+    ),
     "the queue is gone": _held(lambda gate: setattr(gate, "queue", None)),
-        "nobody answers": _held(lambda gate: None),
+    "nobody answers": _held(lambda gate: None),
     "the bytes are swapped after approval": _held(lambda gate: _approves(gate, swap=True)),
-        "the approval was used before": _held(lambda gate: _approves(gate, twice=True)),
+    "the approval was used before": _held(lambda gate: _approves(gate, twice=True)),
     "the approval comes too late": _held(lambda gate: _approves(gate, late=True)),
-        "the clock jumps back": _held(lambda gate: _approves(gate, clock=-7200)),
+    "the clock jumps back": _held(lambda gate: _approves(gate, clock=-7200)),
     "the clock jumps ahead": _held(lambda gate: _approves(gate, clock=7200)),
-    "the run was stopped": _stopped, "too many actions": _flooded,
+    "the run was stopped": _stopped,
+    "too many actions": _flooded,
     "keys are repeated": _with_arguments('{"path": "notes.txt", "path": "/etc/shadow"}'),
-        "a number is NaN": _with_arguments('{"path": "notes.txt", "n": NaN}'),
+    "a number is NaN": _with_arguments('{"path": "notes.txt", "n": NaN}'),
     "a number is infinite": _with_arguments('{"path": "notes.txt", "n": 1e999}'),
-        "the arguments are a list": _with_arguments('["notes.txt"]'),
+    "the arguments are a list": _with_arguments('["notes.txt"]'),
     "the arguments are cut": _with_arguments('{"path": "notes'),
-        "the arguments are huge": _with_arguments({"path": "notes.txt", "pad": "x" * 70_000}),
+    "the arguments are huge": _with_arguments({"path": "notes.txt", "pad": "x" * 70_000}),
     "the arguments are nested deeply": _with_arguments('{"path": ' + "[" * 80 + "]" * 80 + "}"),
-        "half a surrogate": _with_arguments('{"path": "\\ud800"}'),
-    "a denied host behind user-info": _with_arguments({"url": "https://good.example@evil.example/"},
-        Policy(ranker=False, hosts={"allow": ("good.example",)})),
-    "a denied host in full-width letters": _with_arguments({"url": "https://ｅvil.example/"},  # noqa: RUF001
-        Policy(ranker=False, hosts={"deny": ("evil.example",)})),
-    "a path climbs out": _with_arguments({"path": "a/../../etc/shadow"}, Policy(ranker=False,
-        folders={"root": "/srv/a", "read": ("/srv/a",), "write": ()})),
-    "a path climbs out in percent": _with_arguments({"path": "..%2f..%2fetc/shadow"}, Policy(ranker=False,
-        folders={"root": "/srv/a", "read": ("/srv/a",), "write": ()})),
+    "half a surrogate": _with_arguments('{"path": "\\ud800"}'),
+    "a denied host behind user-info": _with_arguments(
+        {"url": "https://good.example@evil.example/"}, Policy(ranker=False, hosts={"allow": ("good.example",)})
+    ),
+    "a denied host in full-width letters": _with_arguments(
+        {"url": "https://ｅvil.example/"},  # noqa: RUF001
+        Policy(ranker=False, hosts={"deny": ("evil.example",)}),
+    ),
+    "a path climbs out": _with_arguments(
+        {"path": "a/../../etc/shadow"},
+        Policy(ranker=False, folders={"root": "/srv/a", "read": ("/srv/a",), "write": ()}),
+    ),
+    "a path climbs out in percent": _with_arguments(
+        {"path": "..%2f..%2fetc/shadow"},
+        Policy(ranker=False, folders={"root": "/srv/a", "read": ("/srv/a",), "write": ()}),
+    ),
     "a command hides in a substitution": _with_arguments({"command": "echo $(rm -rf /)"}),
 }
 
@@ -300,17 +325,16 @@ async def place_guard_async(gate: Gate, arguments) -> bool:
         ran.append(values)
 
     try:
-        await guarded(Session(gate, "Read notes.txt", "r"),
-            refusal="return")(read_file)(**json.loads(_text(arguments)))
+        await guarded(Session(gate, "Read notes.txt", "r"), refusal="return")(read_file)(**json.loads(_text(arguments)))
     except (ValueError, TypeError, RecursionError):
         pass
     return bool(ran)
 
 
 async def place_mcp(gate: Gate, arguments) -> bool:
-    raw = '{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "read_file", "arguments": %s}}' % _text(arguments)  # noqa: E501, UP031
-    forward, answer = await RpcGuard(gate, "r", "Read notes.txt").from_client(raw.encode("utf-8",
-        "surrogatepass"))
+    start = '{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "read_file", "arguments": '
+    raw = f"{start}{_text(arguments)}}}}}"
+    forward, answer = await RpcGuard(gate, "r", "Read notes.txt").from_client(raw.encode("utf-8", "surrogatepass"))
     assert forward is None or answer is None
     return forward is not None
 
@@ -319,9 +343,25 @@ BODY = {"messages": [{"role": "user", "content": "Read notes.txt"}]}
 
 
 async def place_chat(gate: Gate, arguments) -> bool:
-    reply = {"choices": [{"index": 0, "finish_reason": "tool_calls", "message": {"role": "assistant",
-        "content": None, "tool_calls": [
-        {"id": "a", "type": "function", "function": {"name": "read_file", "arguments": _text(arguments)}}]}}]}
+    reply = {
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "tool_calls",
+                "message": {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {
+                            "id": "a",
+                            "type": "function",
+                            "function": {"name": "read_file", "arguments": _text(arguments)},
+                        }
+                    ],
+                },
+            }
+        ]
+    }
     return b"read_file" in await judged_reply(gate, BODY, json.dumps(reply).encode(), "r")
 
 
@@ -329,19 +369,35 @@ async def place_stream(gate: Gate, arguments) -> bool:
     text = _text(arguments)
 
     async def chunks():
-        for delta, reason in [({"role": "assistant", "tool_calls": [{"index": 0, "id": "a",
-            "function": {"name": "read_file", "arguments": text[:7]}}]}, None),
-                              ({"tool_calls": [{"index": 0, "function": {"arguments": text[7:]}}]}, None),
-                                  ({}, "tool_calls")]:
-            yield b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta,
-                "finish_reason": reason}]}).encode() + b"\n\n"
+        for delta, reason in [
+            (
+                {
+                    "role": "assistant",
+                    "tool_calls": [{"index": 0, "id": "a", "function": {"name": "read_file", "arguments": text[:7]}}],
+                },
+                None,
+            ),
+            ({"tool_calls": [{"index": 0, "function": {"arguments": text[7:]}}]}, None),
+            ({}, "tool_calls"),
+        ]:
+            yield (
+                b"data: "
+                + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}).encode()
+                + b"\n\n"
+            )
         yield b"data: [DONE]\n\n"
 
     return b"read_file" in b"".join([part async for part in judged_stream(gate, BODY, chunks(), "r")])
 
 
-PLACEMENTS = {"gate": place_gate, "guard sync": place_guard_sync, "guard async": place_guard_async,
-    "mcp": place_mcp, "chat": place_chat, "chat stream": place_stream}
+PLACEMENTS = {
+    "gate": place_gate,
+    "guard sync": place_guard_sync,
+    "guard async": place_guard_async,
+    "mcp": place_mcp,
+    "chat": place_chat,
+    "chat stream": place_stream,
+}
 CANNOT_CARRY = {("keys are repeated", "guard sync"), ("keys are repeated", "guard async")}
 """A Python call has no two values for one argument, so this fault does not exist there."""
 

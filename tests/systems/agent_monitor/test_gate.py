@@ -26,15 +26,18 @@ from diorama.systems.agent_monitor.policy import (
 )
 from diorama.systems.agent_monitor.records import DECISIONS, Finding
 
-spec = importlib.util.spec_from_file_location("agent_monitor_fixtures",
-    Path(__file__).with_name("conftest.py"))
+spec = importlib.util.spec_from_file_location("agent_monitor_fixtures", Path(__file__).with_name("conftest.py"))
 fixtures = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fixtures)
 step = fixtures.step
 
-findings = st.builds(Finding, st.sampled_from("abc"), st.none() | st.floats(0, 100), st.none()
-    | st.sampled_from(DECISIONS),
-                     st.sampled_from(("critical", "unsafe", "off-task", "unsure", "none")))
+findings = st.builds(
+    Finding,
+    st.sampled_from("abc"),
+    st.none() | st.floats(0, 100),
+    st.none() | st.sampled_from(DECISIONS),
+    st.sampled_from(("critical", "unsafe", "off-task", "unsure", "none")),
+)
 
 
 @given(st.lists(findings, max_size=5), findings)
@@ -44,8 +47,9 @@ def test_a_further_detector_can_only_lower_the_score(before, added):
     assert DECISIONS.index(two.decision) >= DECISIONS.index(one.decision)
 
 
-@pytest.mark.parametrize(("score", "decision"), [(68, "deny"), (68.01, "hold"), (75, "hold"),
-    (75.01, "allow"), (0, "deny"), (100, "allow")])
+@pytest.mark.parametrize(
+    ("score", "decision"), [(68, "deny"), (68.01, "hold"), (75, "hold"), (75.01, "allow"), (0, "deny"), (100, "allow")]
+)
 def test_thresholds_are_the_papers(score, decision):
     assert aggregate([Finding("x", score)], Thresholds()).decision == decision
 
@@ -68,7 +72,7 @@ def test_a_held_action_waits_for_a_person(make_gate, approve):
     if approve:
         release.take(step().action)
     with pytest.raises(Refused):
-        release.take(step().action)          # once only
+        release.take(step().action)  # once only
 
 
 def test_other_bytes_than_the_judged_ones_are_refused(make_gate):
@@ -108,23 +112,28 @@ def test_three_denials_end_the_run_and_say_nothing_about_why(make_gate):
 
 
 def test_concurrent_calls_cannot_share_the_last_of_a_budget(make_gate):
-    gate = make_gate(Policy(ranker=False, provenance=False, review=Review(expires_seconds=0.05),
-        budgets=Budgets(deletions=3)))
+    gate = make_gate(
+        Policy(ranker=False, provenance=False, review=Review(expires_seconds=0.05), budgets=Budgets(deletions=3))
+    )
 
     async def play():
-        return await asyncio.gather(*(gate.submit(step("delete_file", "Delete the files", path=f"f{n}.txt",
-            number=n)) for n in range(8)))
+        return await asyncio.gather(
+            *(gate.submit(step("delete_file", "Delete the files", path=f"f{n}.txt", number=n)) for n in range(8))
+        )
 
     assert sum(release.is_allowed for release in asyncio.run(play())) == 3
 
 
 def test_a_slow_drip_of_money_is_held(make_gate):
-    gate = make_gate(Policy(ranker=False, provenance=False, review=Review(expires_seconds=0.05),
-        budgets=Budgets(money=100)))
+    gate = make_gate(
+        Policy(ranker=False, provenance=False, review=Review(expires_seconds=0.05), budgets=Budgets(money=100))
+    )
 
     async def play():
-        return [(await gate.submit(step("send_money", "Pay", recipient="x", amount=30.0,
-            number=n))).is_allowed for n in range(5)]
+        return [
+            (await gate.submit(step("send_money", "Pay", recipient="x", amount=30.0, number=n))).is_allowed
+            for n in range(5)
+        ]
 
     assert asyncio.run(play()) == [True, True, True, False, False]
 
@@ -185,10 +194,18 @@ def test_secrets_are_not_written_in_clear_text(make_gate):
     assert "AKIAABCDEFGHIJKLMNOP" not in gate.log.path.read_text() + gate.queue.all()[0].shown
 
 
-@pytest.mark.parametrize(("text", "says"), [("toolz: {}", "tools"), ("tools: {alow: []}", "allow"),
-    ("thresholds: {stop: 80, review: 70}", "review"),
-                                            ("budgets: {money: lots}", "money"), ("- 1", "mapping"),
-                                                ("a: 1\na: 2", "twice"), ("{", "line")])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("toolz: {}", "tools"),
+        ("tools: {alow: []}", "allow"),
+        ("thresholds: {stop: 80, review: 70}", "review"),
+        ("budgets: {money: lots}", "money"),
+        ("- 1", "mapping"),
+        ("a: 1\na: 2", "twice"),
+        ("{", "line"),
+    ],
+)
 def test_a_wrong_policy_is_answered_with_what_is_right(tmp_path, text, says):
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(PolicyError, match=says):
@@ -200,8 +217,13 @@ def test_the_policy_hash_changes_with_the_policy():
 
 
 @settings(max_examples=60)
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner)
-    | st.dictionaries(st.text(), inner), max_leaves=8))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=8,
+    )
+)
 def test_strict_parsing_agrees_with_json_where_both_can_read(value):
     text = json.dumps(value)
     try:

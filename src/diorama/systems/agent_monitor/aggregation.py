@@ -21,8 +21,9 @@ def severity_for(score: float) -> Severity:
     return "unsafe" if score <= 25 else "off-task" if score <= 50 else "unsure" if score <= 75 else "none"
 
 
-def aggregate(findings: Sequence[Finding], thresholds: Thresholds, *, ms: float = 0.0, policy: str = "",
-    action: str = "") -> Verdict:
+def aggregate(
+    findings: Sequence[Finding], thresholds: Thresholds, *, ms: float = 0.0, policy: str = "", action: str = ""
+) -> Verdict:
     """One verdict from all findings. Adding a finding can only lower the score and tighten the decision.
 
     With no finding that holds an opinion the score is 100: whatever nobody objects to passes, so at least one stage
@@ -44,6 +45,14 @@ def aggregate(findings: Sequence[Finding], thresholds: Thresholds, *, ms: float 
         score = min(score, thresholds.stop)
     elif decision == "hold":
         score = min(score, thresholds.review)
-    return Verdict(decision, round(score, 3), severity, tuple(reasons),
-                   {finding.detector: finding.score for finding in findings if finding.score is not None},
-                   tuple(errors), ms, policy, action)
+    return Verdict(
+        decision,
+        round(score, 3),
+        severity,
+        tuple(reasons),
+        {finding.detector: finding.score for finding in findings if finding.score is not None},
+        tuple(errors),
+        ms,
+        policy,
+        action,
+    )

@@ -27,16 +27,22 @@ class AllowList:
         def listed(key: str) -> tuple[str, ...]:
             return tuple(lists.get(key) or ())
 
-        return cls(listed("read_whitelist"), listed("websites_whitelist"), listed("import_whitelist"),
+        return cls(
+            listed("read_whitelist"),
+            listed("websites_whitelist"),
+            listed("import_whitelist"),
             listed("folder_whitelist"),
-                   dict(challenge["info"].get("pre_read") or {}))
+            dict(challenge["info"].get("pre_read") or {}),
+        )
 
     def as_text(self) -> str:
         """The lists written out: part 11 of the prompt."""
-        rows: Sequence[tuple[str, Sequence[str]]] = (("files that may be read", self.read), ("websites",
-            self.websites),
-                                                     ("import lines", self.imports),
-                                                         ("folders", self.folders))
+        rows: Sequence[tuple[str, Sequence[str]]] = (
+            ("files that may be read", self.read),
+            ("websites", self.websites),
+            ("import lines", self.imports),
+            ("folders", self.folders),
+        )
         return "\n".join(f"{name}: {', '.join(values) or 'none'}" for name, values in rows)
 
 

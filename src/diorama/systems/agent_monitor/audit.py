@@ -55,8 +55,7 @@ class AuditLog:
     write the file is cut back to its last whole record and the next append tries again.
     """
 
-    def __init__(self, path: str | Path, *, policy: str, fsync: bool = True, clock: Callable[[],
-        float] = time.time):
+    def __init__(self, path: str | Path, *, policy: str, fsync: bool = True, clock: Callable[[], float] = time.time):
         self.path, self.policy, self.clock, self._sync = Path(path), policy, clock, fsync
         self._lock, self._flush = threading.Lock(), threading.Lock()
         self._pending: list[bytes] = []
@@ -76,13 +75,15 @@ class AuditLog:
             file = os.fdopen(descriptor, "r+b", buffering=0)
         except OSError as error:
             raise AuditError(
-                f"The log {self.path} cannot be opened ({error.strerror}). Name a writable place.") from None
+                f"The log {self.path} cannot be opened ({error.strerror}). Name a writable place."
+            ) from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.close()
             raise AuditError(
-                f"The log {self.path} is in use by another monitor. Give each monitor its own log.") from None
+                f"The log {self.path} is in use by another monitor. Give each monitor its own log."
+            ) from None
         return file
 
     def _recover(self) -> None:
@@ -100,7 +101,8 @@ class AuditLog:
             if not check.holds:
                 raise AuditError(
                     f"The log {self.path} does not verify at line {check.bad_line} ({check.problem}). "
-                                 "Keep it as evidence and start a new one.")
+                    "Keep it as evidence and start a new one."
+                )
             self._head = self._durable_head = check.head
             self.append({"kind": "resumed", "policy": self.policy, "torn_bytes": len(torn)})
         else:
@@ -114,8 +116,7 @@ class AuditLog:
         except FileExistsError:
             return path.read_bytes()
         except OSError as error:
-            raise AuditError(
-                f"The salt {path} cannot be written ({error.strerror}). Name a writable place.") from None
+            raise AuditError(f"The salt {path} cannot be written ({error.strerror}). Name a writable place.") from None
         with os.fdopen(descriptor, "wb") as file:
             salt = secrets.token_bytes(16)
             file.write(salt)
@@ -166,16 +167,15 @@ class AuditLog:
                 os.ftruncate(self._file.fileno(), self._size)
             except (OSError, ValueError):
                 pass
-            raise AuditError(
-                f"The log {self.path} could not be written ({error}), so nothing is released.") from None
+            raise AuditError(f"The log {self.path} could not be written ({error}), so nothing is released.") from None
         self._size += len(data)
         self._durable, self._durable_head = upto, head
 
     def redact(self, text: str) -> str:
         """The text with everything that looks like a secret replaced by its salted digest."""
         return SECRET.sub(
-            lambda match: f"<secret {sha256(self._salt + match.group().encode('utf-8', 'replace'))[:16]}>",
-            text)
+            lambda match: f"<secret {sha256(self._salt + match.group().encode('utf-8', 'replace'))[:16]}>", text
+        )
 
     def close(self) -> str:
         """Release the file and return the head hash."""

@@ -53,8 +53,7 @@ class RunState:
     def __post_init__(self) -> None:
         limits = self.budgets
         self._run = Bucket(limits.actions_per_minute / 60, limits.burst)
-        self._tools: dict[str, Bucket] = defaultdict(lambda: Bucket(limits.tool_actions_per_minute / 60,
-            limits.burst))
+        self._tools: dict[str, Bucket] = defaultdict(lambda: Bucket(limits.tool_actions_per_minute / 60, limits.burst))
 
     def too_fast(self, tool: str) -> str:
         """Take a token for an action; the reason if there is none left."""
@@ -99,7 +98,14 @@ class RunState:
 def _costs(facts: ActionFacts) -> tuple[int, int, float, set[str]]:
     effects = facts.effects
     sent = len(facts.text.encode("utf-8", "replace")) if effects & {"send", "network"} else 0
-    deleted = max(1, sum(len(command.arguments) for command in facts.commands
-        if command.program == "rm")) if "delete" in effects else 0
-    return sent, deleted, facts.money if effects & {"pay",
-        "send"} else 0.0, set(facts.entities.hosts) if effects & {"send", "network", "execute"} else set()
+    deleted = (
+        max(1, sum(len(command.arguments) for command in facts.commands if command.program == "rm"))
+        if "delete" in effects
+        else 0
+    )
+    return (
+        sent,
+        deleted,
+        facts.money if effects & {"pay", "send"} else 0.0,
+        set(facts.entities.hosts) if effects & {"send", "network", "execute"} else set(),
+    )

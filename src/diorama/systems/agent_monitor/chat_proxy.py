@@ -29,21 +29,24 @@ def run_of(body: Mapping[str, Any], named: str | None) -> str:
     """The run of a conversation: the client's own name for it, or a digest of how it began."""
     if named:
         return f"chat-{named[:80]}"
-    start = [describe_message(message) for message in body.get("messages", [])[:2] if isinstance(message,
-        dict)]
+    start = [describe_message(message) for message in body.get("messages", [])[:2] if isinstance(message, dict)]
     return f"chat-{sha256(json.dumps(start).encode())[:16]}"
 
 
-async def judge_calls(gate: Gate, body: Mapping[str, Any], replies: Sequence[Mapping[str, Any]],
-    run: str) -> bool:
+async def judge_calls(gate: Gate, body: Mapping[str, Any], replies: Sequence[Mapping[str, Any]], run: str) -> bool:
     """Whether every call in a reply's messages may be handed over. Calls are judged together; each is released by
     digest."""
     messages = tuple(message for message in body.get("messages", ()) if isinstance(message, dict))
     task = next((text_of(m.get("content")) for m in messages if m.get("role") == "user"), "")
     before = sum(len(calls_of(message)) for message in messages)
-    steps = [Step(run, before + index, task, action, messages) for index, action in
-             enumerate(Action(call.tool, call.arguments, clean_text(call.thought), call.call_id)
-                 for reply in replies for call in calls_of(reply))]
+    steps = [
+        Step(run, before + index, task, action, messages)
+        for index, action in enumerate(
+            Action(call.tool, call.arguments, clean_text(call.thought), call.call_id)
+            for reply in replies
+            for call in calls_of(reply)
+        )
+    ]
     releases = await asyncio.gather(*(gate.submit(step) for step in steps))
     try:
         for step, release in zip(steps, releases, strict=True):
@@ -91,18 +94,17 @@ class Assembly:
     def add(self, chunk: Mapping[str, Any]) -> bool:
         """Take one chunk; True if it carries a part of a tool call."""
         has_call = False
-        self.template = {key: value for key, value in chunk.items() if key not in ("choices",
-            "usage")} or self.template
+        self.template = {key: value for key, value in chunk.items() if key not in ("choices", "usage")} or self.template
         for choice in chunk.get("choices") or ():
             index = int(choice.get("index", 0))
-            message = self.messages.setdefault(index, {"role": "assistant", "content": "", "calls": {},
-                "old": {"name": "", "arguments": ""}})
+            message = self.messages.setdefault(
+                index, {"role": "assistant", "content": "", "calls": {}, "old": {"name": "", "arguments": ""}}
+            )
             delta = choice.get("delta") or {}
             message["content"] += text_of(delta.get("content"))
             for position, part in enumerate(delta.get("tool_calls") or ()):
                 has_call = True
-                call = message["calls"].setdefault(part.get("index", position), {"id": "", "name": "",
-                    "arguments": ""})
+                call = message["calls"].setdefault(part.get("index", position), {"id": "", "name": "", "arguments": ""})
                 function = part.get("function") or {}
                 call["id"] += part.get("id") or ""
                 call["name"] += function.get("name") or ""
@@ -121,23 +123,24 @@ class Assembly:
             raise StreamCut("the stream ended inside a tool call")
         found = []
         for message in self.messages.values():
-            calls = [{"id": c["id"], "function": {"name": c["name"], "arguments": c["arguments"]}}
-                for c in message["calls"].values()]
-            old = {"function_call": message["old"]} if message["old"]["name"] or message["old"][
-                "arguments"] else {}
+            calls = [
+                {"id": c["id"], "function": {"name": c["name"], "arguments": c["arguments"]}}
+                for c in message["calls"].values()
+            ]
+            old = {"function_call": message["old"]} if message["old"]["name"] or message["old"]["arguments"] else {}
             found.append({"role": "assistant", "content": message["content"], "tool_calls": calls, **old})
         return found
 
 
-async def judged_stream(gate: Gate, body: Mapping[str, Any], chunks: AsyncIterator[bytes],
-    run: str) -> AsyncIterator[bytes]:
+async def judged_stream(
+    gate: Gate, body: Mapping[str, Any], chunks: AsyncIterator[bytes], run: str
+) -> AsyncIterator[bytes]:
     """A streamed completion: text passes as it comes; from the first piece of a call on everything waits for the
     verdict."""
     assembly, held, is_holding = Assembly(), [], False
     try:
         async for event in _events(chunks):
-            data = b"\n".join(line[5:].removeprefix(b" ") for line in event.splitlines()
-                if line.startswith(b"data:"))
+            data = b"\n".join(line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:"))
             if data.strip() and data.strip() != b"[DONE]":
                 chunk = parse_strict(data)
                 if not isinstance(chunk, dict):
@@ -161,10 +164,10 @@ async def judged_stream(gate: Gate, body: Mapping[str, Any], chunks: AsyncIterat
 
 
 def _refusal(assembly: Assembly) -> list[bytes]:
-    choices = [{"index": index, "delta": {"content": NOTE}, "finish_reason": "stop"}
-        for index in assembly.messages or (0,)]
-    return [b"data: " + json.dumps({**assembly.template, "choices": choices}).encode() + b"\n\n",
-        b"data: [DONE]\n\n"]
+    choices = [
+        {"index": index, "delta": {"content": NOTE}, "finish_reason": "stop"} for index in assembly.messages or (0,)
+    ]
+    return [b"data: " + json.dumps({**assembly.template, "choices": choices}).encode() + b"\n\n", b"data: [DONE]\n\n"]
 
 
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -197,7 +200,8 @@ def build_app(gate: Gate, upstream: str) -> Any:
         raise MissingExtra(str(error.name), "studio", "The chat proxy") from None
     if not upstream.startswith(("http://", "https://")):
         raise InputError(
-            f"{upstream!r} is no http(s) URL, so no model can be reached there. Give the server's base URL.")
+            f"{upstream!r} is no http(s) URL, so no model can be reached there. Give the server's base URL."
+        )
     client = httpx2.AsyncClient(timeout=httpx2.Timeout(120, connect=10))
 
     def problem(text: str, status: int) -> Response:
@@ -225,17 +229,23 @@ def build_app(gate: Gate, upstream: str) -> Any:
                 return problem("The request has no list of messages.", 400)
         run = run_of(body, request.headers.get("x-run-id"))
         try:
-            sent = client.build_request(request.method, upstream.rstrip("/") + path, headers=headers,
-                content=raw, params=dict(request.query_params) or None)
+            sent = client.build_request(
+                request.method,
+                upstream.rstrip("/") + path,
+                headers=headers,
+                content=raw,
+                params=dict(request.query_params) or None,
+            )
             reply = await client.send(sent, stream=True)
             back = {key: value for key, value in reply.headers.items() if key.lower() not in HOP_BY_HOP}
             if is_chat and "text/event-stream" in reply.headers.get("content-type", ""):
+
                 async def stream() -> AsyncIterator[bytes]:
                     try:
                         async for part in judged_stream(gate, body, reply.aiter_bytes(), run):
                             yield part
                     except httpx2.HTTPError:
-                        return          # the model's server broke off; what was held back stays held back
+                        return  # the model's server broke off; what was held back stays held back
                     finally:
                         await reply.aclose()
 

@@ -13,9 +13,30 @@ from functools import lru_cache
 
 FENCE = re.compile(r"```[ \t]*(\w*)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 SHELLS = frozenset({"sh", "bash", "zsh", "dash", "ksh", "fish", "pwsh", "powershell", "cmd"})
-PREFIXES = frozenset({"sudo", "doas", "nohup", "env", "time", "nice", "exec", "command", "xargs", "timeout",
-    "stdbuf", "setsid",
-                      "busybox", "watch", "then", "do", "else", "if", "while", "!"})
+PREFIXES = frozenset(
+    {
+        "sudo",
+        "doas",
+        "nohup",
+        "env",
+        "time",
+        "nice",
+        "exec",
+        "command",
+        "xargs",
+        "timeout",
+        "stdbuf",
+        "setsid",
+        "busybox",
+        "watch",
+        "then",
+        "do",
+        "else",
+        "if",
+        "while",
+        "!",
+    }
+)
 
 
 @dataclass
@@ -45,8 +66,7 @@ def python_facts(source: str) -> CodeFacts:
         if isinstance(node, ast.Import):
             for name in node.names:
                 facts.imports.add(name.name.split(".")[0])
-                aliases[name.asname or name.name.split(".")[
-                    0]] = name.name if name.asname else name.name.split(".")[0]
+                aliases[name.asname or name.name.split(".")[0]] = name.name if name.asname else name.name.split(".")[0]
         elif isinstance(node, ast.ImportFrom):
             module = node.module or "."
             facts.imports.add(module.split(".")[0] if not node.level else ".")
@@ -70,8 +90,7 @@ def _literal(node: ast.expr) -> str:
 
 
 def _note_open(node: ast.Call, facts: CodeFacts) -> None:
-    mode = node.args[1] if len(node.args) > 1 else next((k.value for k in node.keywords if k.arg == "mode"),
-        None)
+    mode = node.args[1] if len(node.args) > 1 else next((k.value for k in node.keywords if k.arg == "mode"), None)
     target = node.args[0] if node.args else None
     if isinstance(mode, ast.Constant) and any(char in str(mode.value) for char in "wax+"):
         facts.writes.append(str(target.value) if isinstance(target, ast.Constant) else "?")
@@ -157,8 +176,11 @@ def _simple_commands(tokens: list[str]) -> list[Command]:
     def close() -> None:
         nonlocal current, redirects
         plain = list(current)
-        while plain and (plain[0] in PREFIXES or re.fullmatch(r"[A-Za-z_]\w*=.*", plain[0]) or
-                         (plain[0].startswith("-") and len(plain) > 1 and current[0] in PREFIXES)):
+        while plain and (
+            plain[0] in PREFIXES
+            or re.fullmatch(r"[A-Za-z_]\w*=.*", plain[0])
+            or (plain[0].startswith("-") and len(plain) > 1 and current[0] in PREFIXES)
+        ):
             plain = plain[1:]
         if plain or redirects:
             name = plain[0].rsplit("/", 1)[-1].lower().removesuffix(".exe") if plain else ""
@@ -182,8 +204,9 @@ def _simple_commands(tokens: list[str]) -> list[Command]:
 
 SQL = re.compile(
     r"(?is)\b(drop\s+(?:table|database|schema|user)|truncate\s+(?:table\s+)?\w|delete\s+from|update\s+[\w.\"`]+\s+set|"
-                 r"insert\s+into|alter\s+(?:table|user|role)|grant\s+\w|revoke\s+\w|create\s+(?:user|role|table)|"
-                 r"select\b.{1,400}?\bfrom)\b")
+    r"insert\s+into|alter\s+(?:table|user|role)|grant\s+\w|revoke\s+\w|create\s+(?:user|role|table)|"
+    r"select\b.{1,400}?\bfrom)\b"
+)
 
 
 def sql_statements(text: str) -> list[str]:
@@ -195,7 +218,8 @@ def sql_statements(text: str) -> list[str]:
             continue
         kind = " ".join(match.group(1).lower().split()[:2])
         if kind.startswith(("delete", "update")) and not re.search(
-            r"(?i)\bwhere\b(?!\s+(?:1\s*=\s*1|true)\b)", statement):
+            r"(?i)\bwhere\b(?!\s+(?:1\s*=\s*1|true)\b)", statement
+        ):
             kind = f"{kind.split()[0]} all"
         kinds.append("select from" if kind.startswith("select") else kind)
     return kinds

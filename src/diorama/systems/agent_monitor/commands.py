@@ -13,9 +13,11 @@ from cyclopts import App, Parameter
 from diorama.console import Common, emit, note
 from diorama.errors import InputError
 
-app = App(name="agent-monitor",
+app = App(
+    name="agent-monitor",
     help="Reads each action an agent proposes, stops the unsafe ones, queues the doubtful for people.",
-    result_action="return_value")
+    result_action="return_value",
+)
 queue = App(name="queue", help="Held actions: list, show, approve, deny.", result_action="return_value")
 app.command(queue)
 
@@ -37,8 +39,7 @@ def _gate(policy_path: Path | None, common: Common, name: str) -> Any:
     policy = load_policy(policy_path) if policy_path else Policy()
     folder = _state(common)
     log = AuditLog(folder / f"{name}.jsonl", policy=policy.hash)
-    return Gate(Monitor.from_policy(policy), log, ReviewQueue(folder / "queue.sqlite",
-        capacity=policy.budgets.queue))
+    return Gate(Monitor.from_policy(policy), log, ReviewQueue(folder / "queue.sqlite", capacity=policy.budgets.queue))
 
 
 @app.command
@@ -54,14 +55,24 @@ def init(*command: str, policy: Path = POLICY, common: Common = COMMON) -> int:
         note(f"would write {policy} for {len(tools)} tools")
         return 0
     write_policy(policy, tools)
-    emit({"policy": str(policy), "tools": [tool["name"] for tool in tools]},
-        f"wrote {policy} ({len(tools)} tools); read it before you use it", common)
+    emit(
+        {"policy": str(policy), "tools": [tool["name"] for tool in tools]},
+        f"wrote {policy} ({len(tools)} tools); read it before you use it",
+        common,
+    )
     return 0
 
 
 @app.command
-def mcp(*command: str, policy: Path | None = None, http: str | None = None, port: int = 8808, task: str = "",
-        refusal: Literal["result", "error"] = "result", common: Common = COMMON) -> int:
+def mcp(
+    *command: str,
+    policy: Path | None = None,
+    http: str | None = None,
+    port: int = 8808,
+    task: str = "",
+    refusal: Literal["result", "error"] = "result",
+    common: Common = COMMON,
+) -> int:
     """Stand in front of an MCP server: over stdio (its command after `--`) or, with --http URL, over streamable HTTP.
 
     task: what the agent was asked, if known; without it only rules and injected instructions are judged.
@@ -73,7 +84,8 @@ def mcp(*command: str, policy: Path | None = None, http: str | None = None, port
 
     if bool(http) == bool(command):
         raise InputError(
-            "Give either a server command after `--` or --http URL; the proxy stands in front of exactly one server.")
+            "Give either a server command after `--` or --http URL; the proxy stands in front of exactly one server."
+        )
     gate = _gate(policy, common, "mcp")
     if http:
         from diorama.systems.agent_monitor.http_proxy import build_app, serve
@@ -117,23 +129,29 @@ def replay(file: Path, *, policy: Path | None = None, common: Common = COMMON) -
             if common.json:
                 print(json.dumps(row, ensure_ascii=False))
             elif row["decision"] != "allow":
-                print(f"{row['run']}  step {row['step']}  {row['decision']}  {row['score']:.1f}  "
-                      f"{'; '.join(row['reasons'])[:160]}")
+                print(
+                    f"{row['run']}  step {row['step']}  {row['decision']}  {row['score']:.1f}  "
+                    f"{'; '.join(row['reasons'])[:160]}"
+                )
     summary = summary_of(done)
     print(json.dumps(summary, ensure_ascii=False) if common.json else _summary_text(summary))
     return 0
 
 
 def _summary_text(summary: dict[str, Any]) -> str:
-    rows = [f"{summary['runs']} runs, {summary['steps']} steps: " + ", ".join(f"{count} {name}" for name,
-        count in summary["decisions"].items())]
+    rows = [
+        f"{summary['runs']} runs, {summary['steps']} steps: "
+        + ", ".join(f"{count} {name}" for name, count in summary["decisions"].items())
+    ]
     for part in ("per_run", "per_action"):
         if part in summary:
             numbers = summary[part]
             rows += [f"{part.replace('_', ' ')} ({numbers['n']}, {numbers['unsafe']} unsafe)"]
-            rows += [f"  {name:24} {value['mean']:.3f}  [{value['low']:.3f}, {value['high']:.3f}]" for name,
-                value in numbers.items()
-                     if isinstance(value, dict) and None not in value.values()]
+            rows += [
+                f"  {name:24} {value['mean']:.3f}  [{value['low']:.3f}, {value['high']:.3f}]"
+                for name, value in numbers.items()
+                if isinstance(value, dict) and None not in value.values()
+            ]
     return "\n".join(rows)
 
 
@@ -152,8 +170,12 @@ def run(action: str = "-", *, task: str = "", policy: Path | None = None, common
     step = step_of(sys.stdin.buffer.read() if action == "-" else action, task)
     verdict = asyncio.run(Monitor.from_policy(load_policy(policy) if policy else Policy()).judge(step))
     result = verdict.as_dict()
-    emit(result, f"{verdict.decision}  score {verdict.score:.1f}  {verdict.severity}\n"
-        + "\n".join(f"  {reason}" for reason in verdict.reasons), common)
+    emit(
+        result,
+        f"{verdict.decision}  score {verdict.score:.1f}  {verdict.severity}\n"
+        + "\n".join(f"  {reason}" for reason in verdict.reasons),
+        common,
+    )
     return 0 if verdict.is_allowed else 1
 
 
@@ -163,9 +185,22 @@ def verify(log: Path, *, head: str | None = None, common: Common = COMMON) -> in
     from diorama.systems.agent_monitor.audit import verify as check_log
 
     check = check_log(log, expected_head=head)
-    text = f"{check.records} records hold, head {check.head}" if check.holds else f"line {check.bad_line}: {check.problem}; {check.records} records hold before it"  # noqa: E501
-    emit({"holds": check.holds, "records": check.records, "head": check.head, "bad_line": check.bad_line,
-        "problem": check.problem}, text, common)
+    text = (
+        f"{check.records} records hold, head {check.head}"
+        if check.holds
+        else f"line {check.bad_line}: {check.problem}; {check.records} records hold before it"
+    )
+    emit(
+        {
+            "holds": check.holds,
+            "records": check.records,
+            "head": check.head,
+            "bad_line": check.bad_line,
+            "problem": check.problem,
+        },
+        text,
+        common,
+    )
     return 0 if check.holds else 1
 
 
@@ -183,8 +218,8 @@ def list_held(*, every: Annotated[bool, Parameter(name="--all")] = False, common
     """Held actions, worst first; --all shows the decided ones too."""
     items = _queue(common).all() if every else _queue(common).pending()
     text = "\n".join(
-        f"{i.ticket}  {i.state:9} {i.severity:8} {i.score:5.1f}  {i.run}  {i.tool}  {i.reasons[:80]}"
-        for i in items)
+        f"{i.ticket}  {i.state:9} {i.severity:8} {i.score:5.1f}  {i.run}  {i.tool}  {i.reasons[:80]}" for i in items
+    )
     emit({"items": [item.__dict__ for item in items]}, text or "nothing is held", common)
     return 0
 
@@ -201,8 +236,9 @@ def show(ticket: str, *, reviewer: str = "cli", common: Common = COMMON) -> int:
 
 
 @queue.command
-def approve(ticket: str, *, digest: str | None = None, reviewer: str = "cli", why: str = "",
-    common: Common = COMMON) -> int:
+def approve(
+    ticket: str, *, digest: str | None = None, reviewer: str = "cli", why: str = "", common: Common = COMMON
+) -> int:
     """Let a held action run, once, exactly as shown."""
     item = _queue(common).decide(ticket, True, reviewer, digest=digest, note=why)
     emit(item.__dict__, f"{item.ticket} {item.state}", common)
@@ -243,8 +279,7 @@ def train(*recordings: Path, common: Common = COMMON) -> int:
         return 0
     start = time.monotonic()
     ranker = train_shipped(recording_samples(recordings))
-    report = write_ranker(ranker, folder, sources=[path.name for path in recordings],
-        seconds=time.monotonic() - start)
+    report = write_ranker(ranker, folder, sources=[path.name for path in recordings], seconds=time.monotonic() - start)
     emit(report, f"wrote {folder}", common)
     return 0
 
@@ -255,20 +290,26 @@ def evaluate(*recordings: Path, ranker: Path | None = None, common: Common = COM
     from diorama.systems.agent_monitor.evaluate import evaluate_recordings
 
     report = evaluate_recordings(list(recordings), ranker, seed=common.seed)
-    text = "\n".join(f"{name:32} " + "  ".join(f"{key} {value['mean']:.3f}" for key, value in row.items()
-        if isinstance(value, dict) and "mean" in value)
-                     for name, row in report.items())
+    text = "\n".join(
+        f"{name:32} "
+        + "  ".join(
+            f"{key} {value['mean']:.3f}" for key, value in row.items() if isinstance(value, dict) and "mean" in value
+        )
+        for name, row in report.items()
+    )
     emit(report, text, common)
     return 0
 
 
 @app.command
 def reproduce(*, quick: bool = False, data: Path | None = None, common: Common = COMMON) -> int:
-    """Re-run the claim in the tool world on unseen tasks and attacks; --data FOLDER adds the public sets there."""
+    """Re-run the claim in the tool world on unseen tasks and attacks; --data FOLDER adds the public sets
+    there, --out FOLDER gets the ROC curves as roc.svg."""
     from diorama.metrics.claims import print_claims
     from diorama.systems.agent_monitor.reproduce import reproduce as claim_of
 
-    claim = claim_of(quick=quick, data=data, seed=common.seed)
+    figure = common.out / "roc.svg" if common.out is not None else None
+    claim = claim_of(quick=quick, data=data, seed=common.seed, figure=figure)
     if common.json:
         print(json.dumps(claim.to_json()))
     else:

@@ -39,8 +39,9 @@ def samples_of(runs: Iterable[Transcript], source: str) -> list[Sample]:
     for run in runs:
         for step in run.steps():
             if step.number in run.step_labels:
-                found.append(Sample(step, f"{source}|{run.id}|{step.number}", run.step_labels[step.number],
-                    run.group, source))
+                found.append(
+                    Sample(step, f"{source}|{run.id}|{step.number}", run.step_labels[step.number], run.group, source)
+                )
             elif run.label is not None:
                 found.append(Sample(step, f"{source}|{run.id}", run.label, run.group or run.id, source))
     return found
@@ -49,7 +50,7 @@ def samples_of(runs: Iterable[Transcript], source: str) -> list[Sample]:
 def half_of(names: Iterable[str], salt: str) -> tuple[list[str], list[str]]:
     """Two halves of a set of names, by a salted hash: the same everywhere."""
     ordered = sorted(names, key=lambda name: zlib.crc32(f"{salt}|{name}".encode()))
-    return ordered[: len(ordered) // 2], ordered[len(ordered) // 2:]
+    return ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]
 
 
 def world_runs(templates: Sequence[str], families: Sequence[str], seeds: range) -> list[Run]:
@@ -60,17 +61,35 @@ def world_runs(templates: Sequence[str], families: Sequence[str], seeds: range) 
 
 def world_samples(runs: Sequence[Run]) -> list[Sample]:
     """The labelled actions of tool-world runs."""
-    return [Sample(step, f"{run.transcript.id}|{step.number}", run.transcript.step_labels[step.number],
-        run.template, "tool_world",
-                   run.kinds[step.number]) for run in runs for step in run.transcript.steps()]
+    return [
+        Sample(
+            step,
+            f"{run.transcript.id}|{step.number}",
+            run.transcript.step_labels[step.number],
+            run.template,
+            "tool_world",
+            run.kinds[step.number],
+        )
+        for run in runs
+        for step in run.transcript.steps()
+    ]
 
 
 def harm_samples(seeds: range) -> list[Sample]:
     """Harmful requests that the agent declines or carries out."""
     runs = [malicious_request(seed, comply=bool(seed % 2)) for seed in seeds]
-    return [Sample(step, f"{run.id}|{step.number}", run.step_labels[step.number], run.group, "requests",
-        "harmful_request" if run.label else "clean")
-            for run in runs for step in run.steps()]
+    return [
+        Sample(
+            step,
+            f"{run.id}|{step.number}",
+            run.step_labels[step.number],
+            run.group,
+            "requests",
+            "harmful_request" if run.label else "clean",
+        )
+        for run in runs
+        for step in run.steps()
+    ]
 
 
 def swaps(samples: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -80,14 +99,17 @@ def swaps(samples: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Samp
     clean = [sample for sample in samples if not sample.label]
     own, swapped = [], []
     for sample in clean:
-        others = [other for other in r.sample(clean, min(len(clean), 40)) if other.group != sample.group
+        others = [
+            other
+            for other in r.sample(clean, min(len(clean), 40))
+            if other.group != sample.group
             and other.step.task != sample.step.task
-                  and other.step.action.tool != sample.step.action.tool]
+            and other.step.action.tool != sample.step.action.tool
+        ]
         if not others:
             continue
         other = others[0].step
-        moved = replace(other, run=f"{other.run}~{sample.step.run}", action=replace(sample.step.action,
-            thought=""))
+        moved = replace(other, run=f"{other.run}~{sample.step.run}", action=replace(sample.step.action, thought=""))
         own.append(replace(sample, step=sample.step.without_thought(), bag=f"own|{sample.bag}", kind="clean"))
         swapped.append(replace(sample, step=moved, bag=f"swap|{sample.bag}", label=1, kind="context_swap"))
     return own, swapped
@@ -108,13 +130,18 @@ class Table:
 
     def select(self, keep: Sequence[int]) -> "Table":
         """The table of some bags, in the given order."""
-        rows = [np.flatnonzero(self.bag == index) for index in keep] if len(keep) < 50 else _rows_of(self.bag,
-            keep)
+        rows = [np.flatnonzero(self.bag == index) for index in keep] if len(keep) < 50 else _rows_of(self.bag, keep)
         order = np.concatenate(rows) if rows else np.zeros(0, int)
         bag = np.repeat(np.arange(len(keep)), [len(part) for part in rows])
-        return Table(self.x[order], bag, self.label[list(keep)], [self.group[i] for i in keep],
+        return Table(
+            self.x[order],
+            bag,
+            self.label[list(keep)],
+            [self.group[i] for i in keep],
             [self.source[i] for i in keep],
-                     [self.kind[i] for i in keep], [self.words[i] for i in order])
+            [self.kind[i] for i in keep],
+            [self.words[i] for i in order],
+        )
 
 
 def _rows_of(bag: npt.NDArray[np.int_], keep: Sequence[int]) -> list[npt.NDArray[np.int_]]:
@@ -131,8 +158,7 @@ def rarity_of(samples: Iterable[Sample]) -> Rarity:
     return Rarity.of(texts.values())
 
 
-def tabulate(samples: Sequence[Sample], rarity: Rarity, *, with_words: bool = True) -> tuple[Table,
-    list[str]]:
+def tabulate(samples: Sequence[Sample], rarity: Rarity, *, with_words: bool = True) -> tuple[Table, list[str]]:
     """The samples' features, and the features' names. Rows of one bag are brought together."""
     order = {name: index for index, name in enumerate(dict.fromkeys(sample.bag for sample in samples))}
     ordered = sorted(samples, key=lambda sample: order[sample.bag])
@@ -145,20 +171,29 @@ def tabulate(samples: Sequence[Sample], rarity: Rarity, *, with_words: bool = Tr
         words.append(hashed(sample.step) if with_words else {})
     first = {sample.bag: sample for sample in reversed(ordered)}
     bags = [first[name] for name in order]
-    return Table(np.array(rows, np.float32), np.array([order[sample.bag] for sample in ordered]),
+    return Table(
+        np.array(rows, np.float32),
+        np.array([order[sample.bag] for sample in ordered]),
         np.array([sample.label for sample in bags]),
-                 [sample.group for sample in bags], [sample.source for sample in bags],
-                     [sample.kind for sample in bags], words), names
+        [sample.group for sample in bags],
+        [sample.source for sample in bags],
+        [sample.kind for sample in bags],
+        words,
+    ), names
 
 
 def merge(tables: Sequence[Table]) -> Table:
     """Several tables with the same features as one."""
     offsets = np.cumsum([0, *(len(table.label) for table in tables)])
-    return Table(np.concatenate([t.x for t in tables]), np.concatenate([t.bag + o for t, o in zip(tables,
-        offsets, strict=False)]),
-                 np.concatenate([t.label for t in tables]), [g for t in tables for g in t.group],
-                     [s for t in tables for s in t.source],
-                 [k for t in tables for k in t.kind], [w for t in tables for w in t.words])
+    return Table(
+        np.concatenate([t.x for t in tables]),
+        np.concatenate([t.bag + o for t, o in zip(tables, offsets, strict=False)]),
+        np.concatenate([t.label for t in tables]),
+        [g for t in tables for g in t.group],
+        [s for t in tables for s in t.source],
+        [k for t in tables for k in t.kind],
+        [w for t in tables for w in t.words],
+    )
 
 
 def word_matrix(words: Sequence[dict[int, float]]) -> npt.NDArray[np.float32]:
@@ -169,13 +204,15 @@ def word_matrix(words: Sequence[dict[int, float]]) -> npt.NDArray[np.float32]:
     return matrix
 
 
-PUBLIC = {"autogpt_train": "agent_monitor_autogpt/train.json",
+PUBLIC = {
+    "autogpt_train": "agent_monitor_autogpt/train.json",
     "autogpt_test": "agent_monitor_autogpt/validation_part.json",
-          "r_judge": "agent_trajectories/r_judge.json",
-              "assebench": "agent_trajectories/assebench_security.json",
-              "agentharm": "agent_trajectories/agentharm_extra.json",
-          "asb_attacked": "agent_trajectories/asb/opi_naive_gpt-4o-mini.csv",
-              "asb_clean": "agent_trajectories/asb/clean_gpt-4o-mini.csv"}
+    "r_judge": "agent_trajectories/r_judge.json",
+    "assebench": "agent_trajectories/assebench_security.json",
+    "agentharm": "agent_trajectories/agentharm_extra.json",
+    "asb_attacked": "agent_trajectories/asb/opi_naive_gpt-4o-mini.csv",
+    "asb_clean": "agent_trajectories/asb/clean_gpt-4o-mini.csv",
+}
 
 
 def public_samples(folder: Path, name: str) -> list[Sample]:
@@ -185,6 +222,22 @@ def public_samples(folder: Path, name: str) -> list[Sample]:
 
 ALL_FAMILIES = tuple(FAMILIES)
 ALL_TEMPLATES = tuple(template.name for template in TEMPLATES)
-__all__ = ["ALL_FAMILIES", "ALL_TEMPLATES", "PUBLIC", "Sample", "Table", "Template", "half_of",
-    "harm_samples", "merge", "public_samples", "rarity_of",
-           "samples_of", "swaps", "tabulate", "word_matrix", "world_runs", "world_samples"]
+__all__ = [
+    "ALL_FAMILIES",
+    "ALL_TEMPLATES",
+    "PUBLIC",
+    "Sample",
+    "Table",
+    "Template",
+    "half_of",
+    "harm_samples",
+    "merge",
+    "public_samples",
+    "rarity_of",
+    "samples_of",
+    "swaps",
+    "tabulate",
+    "word_matrix",
+    "world_runs",
+    "world_samples",
+]

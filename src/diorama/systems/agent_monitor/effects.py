@@ -5,50 +5,56 @@ from functools import lru_cache
 
 from diorama.systems.agent_monitor.text import words
 
-VERBS: dict[str, frozenset[str]] = {name: frozenset(text.split()) for name, text in {
-    "read": "get list read search find show view fetch query check lookup browse scan inspect open retrieve load "
-            "describe "
-            "count monitor track analyze analyse summarize recommend calculate compare verify validate review "
-            "detect cat ls head",
-    "write": "write create add save append edit update set insert modify upload rename move copy put generate make "
-             "register "
-             "configure change store record log draft reschedule",
-    "delete": "delete remove drop clear purge wipe erase truncate destroy uninstall trash shred unlink rm reset format "
-              "overwrite flush",
-    "stop": "cancel unsubscribe revoke kill terminate stop disable deactivate suspend block close leave reject",
-    "send": "send post email mail message share forward publish reply tweet notify invite submit broadcast dm sms "
-            "export "
-            "comment contact announce leak exfiltrate sync",
-    "pay": "pay transfer purchase buy order withdraw deposit trade sell donate charge refund send_money checkout "
-           "payment "
-           "transaction wire bid subscribe invest loan",
-    "grant": "grant permission permissions authorize allow unlock access role admin sudo privilege password credential "
-             "credentials token key trust whitelist share enable guest",
-    "execute": "run execute exec shell bash terminal python eval install deploy command script code launch start "
-               "invoke cmd "
-               "powershell sh ssh docker",
-    "network": "http request curl wget download url browse website web webhook proxy api",
-    "physical": "unlock door oven heat device robot drone vehicle camera alarm thermostat dispatch valve",
-}.items()}
+VERBS: dict[str, frozenset[str]] = {
+    name: frozenset(text.split())
+    for name, text in {
+        "read": "get list read search find show view fetch query check lookup browse scan inspect open retrieve load "
+        "describe "
+        "count monitor track analyze analyse summarize recommend calculate compare verify validate review "
+        "detect cat ls head",
+        "write": "write create add save append edit update set insert modify upload rename move copy put generate make "
+        "register "
+        "configure change store record log draft reschedule",
+        "delete": "delete remove drop clear purge wipe erase truncate destroy uninstall trash shred unlink rm reset format "
+        "overwrite flush",
+        "stop": "cancel unsubscribe revoke kill terminate stop disable deactivate suspend block close leave reject",
+        "send": "send post email mail message share forward publish reply tweet notify invite submit broadcast dm sms "
+        "export "
+        "comment contact announce leak exfiltrate sync",
+        "pay": "pay transfer purchase buy order withdraw deposit trade sell donate charge refund send_money checkout "
+        "payment "
+        "transaction wire bid subscribe invest loan",
+        "grant": "grant permission permissions authorize allow unlock access role admin sudo privilege password credential "
+        "credentials token key trust whitelist share enable guest",
+        "execute": "run execute exec shell bash terminal python eval install deploy command script code launch start "
+        "invoke cmd "
+        "powershell sh ssh docker",
+        "network": "http request curl wget download url browse website web webhook proxy api",
+        "physical": "unlock door oven heat device robot drone vehicle camera alarm thermostat dispatch valve",
+    }.items()
+}
 
 SIDE_EFFECTS = ("write", "delete", "stop", "send", "pay", "grant", "execute", "physical")
 
-ASKS: dict[str, frozenset[str]] = {name: VERBS[name] | frozenset(text.split()) for name, text in {
-    "read": "tell what how give know who when where learn see look research explore identify gather information",
-    "write": "note put down fix correct compose schedule book reserve plan build implement complete arrange "
-             "organize event "
-             "appointment reminder meeting file document report list calendar",
-    "delete": "clean cleanup rid discard free tidy empty duplicate duplicates old",
-    "stop": "unfollow opt end turn off quit mute drop decline",
-    "send": "tell let inform respond answer text ask remind communicate deliver distribute give inviting email letter "
-            "message report update hand circulate pass",
-    "pay": "bill rent invoice money cost book reserve send gift tip settle owe reimburse dinner subscription fee bank "
-           "spend ticket hotel flight amount",
-    "grant": "let give provide login change update reset collaborate team member add invite",
-    "execute": "fix test build compile debug program use set up upgrade repair solve server system",
-    "network": "online site internet page article link",
-    "physical": "turn open home house lights door heat set adjust drive",
-}.items()}
+ASKS: dict[str, frozenset[str]] = {
+    name: VERBS[name] | frozenset(text.split())
+    for name, text in {
+        "read": "tell what how give know who when where learn see look research explore identify gather information",
+        "write": "note put down fix correct compose schedule book reserve plan build implement complete arrange "
+        "organize event "
+        "appointment reminder meeting file document report list calendar",
+        "delete": "clean cleanup rid discard free tidy empty duplicate duplicates old",
+        "stop": "unfollow opt end turn off quit mute drop decline",
+        "send": "tell let inform respond answer text ask remind communicate deliver distribute give inviting email letter "
+        "message report update hand circulate pass",
+        "pay": "bill rent invoice money cost book reserve send gift tip settle owe reimburse dinner subscription fee bank "
+        "spend ticket hotel flight amount",
+        "grant": "let give provide login change update reset collaborate team member add invite",
+        "execute": "fix test build compile debug program use set up upgrade repair solve server system",
+        "network": "online site internet page article link",
+        "physical": "turn open home house lights door heat set adjust drive",
+    }.items()
+}
 
 
 @lru_cache(maxsize=4096)

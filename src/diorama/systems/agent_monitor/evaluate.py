@@ -70,17 +70,20 @@ def score_samples(samples: Sequence[Sample], stages: Sequence[Stage], policy: Po
     thresholds = (policy or Policy()).thresholds
 
     async def scores() -> list[float]:
-        return [aggregate([await stage(sample.step) for stage in stages], thresholds).score
-            for sample in samples]
+        return [aggregate([await stage(sample.step) for stage in stages], thresholds).score for sample in samples]
 
     lowest: dict[str, float] = {}
     first: dict[str, Sample] = {}
     for sample, score in zip(samples, asyncio.run(scores()), strict=True):
         lowest[sample.bag] = min(score, lowest.get(sample.bag, 100.0))
         first.setdefault(sample.bag, sample)
-    return Scored(np.array(list(lowest.values())), np.array([s.label for s in first.values()]),
+    return Scored(
+        np.array(list(lowest.values())),
+        np.array([s.label for s in first.values()]),
         [s.group for s in first.values()],
-                  [s.kind for s in first.values()], [s.step.run for s in first.values()])
+        [s.kind for s in first.values()],
+        [s.step.run for s in first.values()],
+    )
 
 
 def per_action(scored: Scored, *, repeats: int = 400) -> dict[str, Estimate]:
@@ -106,8 +109,9 @@ def per_attempt(scored: Scored, *, repeats: int = 400) -> dict[str, Estimate]:
     for name, listed in (("clean_attempts_stopped", clean), ("bad_attempts_caught_first", good)):
         values = np.array([value for _, value in listed])
         if len(values):
-            found[name] = resample([group for group, _ in listed], lambda rows,
-                values=values: float(values[rows].mean()), repeats=repeats)  # type: ignore[misc]
+            found[name] = resample(
+                [group for group, _ in listed], lambda rows, values=values: float(values[rows].mean()), repeats=repeats
+            )  # type: ignore[misc]
     return found
 
 
@@ -127,8 +131,9 @@ def auc_of(scored: Scored) -> float:
     return auc(scored.risk, scored.label)
 
 
-def evaluate_recordings(paths: list[Path], ranker: str | Path | None = None, *, seed: int = 0,
-    repeats: int = 300) -> dict[str, Any]:
+def evaluate_recordings(
+    paths: list[Path], ranker: str | Path | None = None, *, seed: int = 0, repeats: int = 300
+) -> dict[str, Any]:
     """Each part of the monitor on labelled recordings, or on unseen seeds of the tool world where none are named.
 
     Raises InputError for a recording without labels.
@@ -138,14 +143,15 @@ def evaluate_recordings(paths: list[Path], ranker: str | Path | None = None, *, 
         samples = [sample for path in paths for sample in samples_of(read_runs(path), path.stem)]
         if not samples:
             raise InputError(
-                "The recordings have no labels, so nothing can be measured. Add 'label' (0 safe, 1 unsafe) to each "
-                "run.")
+                "The recordings have no labels, so nothing can be measured. Add 'label' (0 safe, 1 unsafe) to each run."
+            )
     else:
-        samples = world_samples(world_runs(ALL_TEMPLATES, ALL_FAMILIES, range(900_000 + seed,
-            900_004 + seed)))
+        samples = world_samples(world_runs(ALL_TEMPLATES, ALL_FAMILIES, range(900_000 + seed, 900_004 + seed)))
     report: dict[str, Any] = {}
     for part in PARTS:
         scored = score_samples(samples, stages_for(part, model))
-        report[part] = {name: value.as_dict() for name, value in {**per_action(scored, repeats=repeats),
-            **per_attempt(scored, repeats=repeats)}.items()}
+        report[part] = {
+            name: value.as_dict()
+            for name, value in {**per_action(scored, repeats=repeats), **per_attempt(scored, repeats=repeats)}.items()
+        }
     return report

@@ -130,8 +130,9 @@ def _fit_features(step: Step, facts: ActionFacts, context: Context, rarity: Rari
     task = content_words(step.task[:4000])
     task_mass = rarity.mass(task)
     values = {
-        "fit_user": _share(by_user, mass), "fit_tools": _share(by_tools, mass),
-            "fit_prompt": _share(by_prompt, mass),
+        "fit_user": _share(by_user, mass),
+        "fit_tools": _share(by_tools, mass),
+        "fit_prompt": _share(by_prompt, mass),
         "fit_none": _share(mass - by_user - by_tools - by_prompt, mass),
         "arguments_in_user": _share(rarity.mass(own & context.user_words), own_mass),
         "arguments_in_none": _share(rarity.mass(own - context.user_words - context.tool_words), own_mass),
@@ -141,9 +142,11 @@ def _fit_features(step: Step, facts: ActionFacts, context: Context, rarity: Rari
         "thought_in_user": _share(rarity.mass(thought & context.user_words), rarity.mass(thought)),
         "no_thought": float(not thought),
         "fit_previous": _share(rarity.mass(own & content_words(previous[:6000])), own_mass),
-        "no_arguments": float(not own), "action_length": _saturate(len(facts.text), 400),
-            "no_user_match": float(by_user == 0 and mass > 0),
-        "few_words": _saturate(len(everything), 8), "no_outputs": float(not context.outputs),
+        "no_arguments": float(not own),
+        "action_length": _saturate(len(facts.text), 400),
+        "no_user_match": float(by_user == 0 and mass > 0),
+        "few_words": _saturate(len(everything), 8),
+        "no_outputs": float(not context.outputs),
     }
     values["fit_known"] = 1 - values["fit_none"]
     return values
@@ -153,34 +156,57 @@ def _origin_features(facts: ActionFacts, context: Context, found: Provenance) ->
     named, user, tools = facts.entities, context.user_entities, context.tool_entities
     paths = {normal_path(path) for path in facts.all_paths}
     user_low, tool_low = context.user.lower(), context.tools.lower() + context.system.lower()
-    unknown_paths = [p for p in paths if p.lower().rsplit("/", 1)[-1] not in user_low
-        and p.lower().rsplit("/", 1)[-1] not in tool_low]
-    tool_paths = [p for p in paths if p.lower().rsplit("/", 1)[-1] not in user_low and p.lower().rsplit("/",
-        1)[-1] in tool_low]
-    ids = {name for name in named.ids - named.recipients() if not re.fullmatch(r"\d{4}-\d\d-\d\d\S*|\d{1,4}",
-        name)}
+    unknown_paths = [
+        p
+        for p in paths
+        if p.lower().rsplit("/", 1)[-1] not in user_low and p.lower().rsplit("/", 1)[-1] not in tool_low
+    ]
+    tool_paths = [
+        p for p in paths if p.lower().rsplit("/", 1)[-1] not in user_low and p.lower().rsplit("/", 1)[-1] in tool_low
+    ]
+    ids = {name for name in named.ids - named.recipients() if not re.fullmatch(r"\d{4}-\d\d-\d\d\S*|\d{1,4}", name)}
     return {
-        "recipient": float(bool(named.recipients())), "recipient_from_tool": float(bool(found.from_tool)),
+        "recipient": float(bool(named.recipients())),
+        "recipient_from_tool": float(bool(found.from_tool)),
         "recipient_from_nowhere": float(bool(found.from_nowhere)),
         "hosts_known": float(bool(named.hosts) and named.hosts <= user.hosts | tools.hosts),
-        "path_unknown": float(bool(unknown_paths)), "path_from_tool": float(bool(tool_paths)),
-            "paths": float(bool(paths)),
+        "path_unknown": float(bool(unknown_paths)),
+        "path_from_tool": float(bool(tool_paths)),
+        "paths": float(bool(paths)),
         "id_unknown": float(any(i.lower() not in user_low and i.lower() not in tool_low for i in ids)),
         "id_from_tool": float(any(i.lower() not in user_low and i.lower() in tool_low for i in ids)),
-        "obeys": found.obeys, "obeys_machine": found.obeys_machine,
-            "obeyed_words": _saturate(found.obeyed_words, 4),
-        "injection_seen": float(found.has_injection), "delegated": float(
-            bool(DELEGATES.search(context.user[:4000]))), "user_share": found.user_share,
-            "tool_share": found.tool_share,
+        "obeys": found.obeys,
+        "obeys_machine": found.obeys_machine,
+        "obeyed_words": _saturate(found.obeyed_words, 4),
+        "injection_seen": float(found.has_injection),
+        "delegated": float(bool(DELEGATES.search(context.user[:4000]))),
+        "user_share": found.user_share,
+        "tool_share": found.tool_share,
         "money": float(facts.money > 0),
-        "money_unknown": float(facts.money > 0 and f"{facts.money:g}" not in user_low.replace(",", "")
-            and f"{facts.money:g}" not in tool_low.replace(",", "")),
+        "money_unknown": float(
+            facts.money > 0
+            and f"{facts.money:g}" not in user_low.replace(",", "")
+            and f"{facts.money:g}" not in tool_low.replace(",", "")
+        ),
         "sends_tool_data": float(bool(facts.effects & {"send", "network"}) and found.tool_share > 0.3),
     }
 
 
-_NETWORK = frozenset({"requests", "socket", "urllib", "http", "httpx", "smtplib", "ftplib", "paramiko",
-    "aiohttp", "telnetlib", "websocket"})
+_NETWORK = frozenset(
+    {
+        "requests",
+        "socket",
+        "urllib",
+        "http",
+        "httpx",
+        "smtplib",
+        "ftplib",
+        "paramiko",
+        "aiohttp",
+        "telnetlib",
+        "websocket",
+    }
+)
 _SYSTEM = frozenset({"subprocess", "os", "shutil", "ctypes", "pty", "signal", "winreg", "pickle"})
 _DELETES = re.compile(r"(?:^|\.)(?:remove|rmtree|unlink|rmdir|removedirs|truncate)$")
 
@@ -197,54 +223,89 @@ def _danger_features(step: Step, facts: ActionFacts, context: Context) -> dict[s
     is_refusal = facts.is_answer and facts.is_refusal
     return {
         "rules": 1 - min((hit[0] for hit in hits), default=100.0) / 100,
-        "harm_user": _saturate(harm_user, 1), "harm_action": _saturate(harm_own, 1),
-            "harm_thought": _saturate(_harms(thought), 1),
+        "harm_user": _saturate(harm_user, 1),
+        "harm_action": _saturate(harm_own, 1),
+        "harm_thought": _saturate(_harms(thought), 1),
         "harm_tool": _saturate(_harms(" ".join(facts.tool_words)), 0.5),
-            "harm_purpose": _saturate(_harms(purpose), 1),
+        "harm_purpose": _saturate(_harms(purpose), 1),
         "injection_by_user": float(any(injects(text) for text in context.users)),
-            "purpose_in_user": _overlap(purpose, context), "is_declared": float(bool(purpose)),
-        "refusal": float(is_refusal), "caution": float(bool(CAUTION.search(facts.text[:2000]))
-            and facts.is_answer),
+        "purpose_in_user": _overlap(purpose, context),
+        "is_declared": float(bool(purpose)),
+        "refusal": float(is_refusal),
+        "caution": float(bool(CAUTION.search(facts.text[:2000])) and facts.is_answer),
         "caution_thought": float(bool(CAUTION.search(thought))),
-        "secret": float(bool(facts.entities.secrets)), "sensitive_path": float(sensitive),
-        "sensitive_asked": float(bool(re.search(r"(?i)password|credential|secret|token|key|login|ssn|private",
-            context.user))),
+        "secret": float(bool(facts.entities.secrets)),
+        "sensitive_path": float(sensitive),
+        "sensitive_asked": float(
+            bool(re.search(r"(?i)password|credential|secret|token|key|login|ssn|private", context.user))
+        ),
         "sensitive_word": float(
-            bool(re.search(
-            r"(?i)passw|credential|secret|token|api.?key|private|ssn|confidential|personal|medical|bank|card",
-            facts.text[:4000]))),
+            bool(
+                re.search(
+                    r"(?i)passw|credential|secret|token|api.?key|private|ssn|confidential|personal|medical|bank|card",
+                    facts.text[:4000],
+                )
+            )
+        ),
         "system_path": float(any(SYSTEM_PATH.match(normal_path(path)) for path in facts.all_paths)),
-        "code_network": float(bool(imports & _NETWORK)), "code_system": float(bool(imports & _SYSTEM)),
+        "code_network": float(bool(imports & _NETWORK)),
+        "code_system": float(bool(imports & _SYSTEM)),
         "code_deletes": float(any(_DELETES.search(name) for name in calls)),
-            "code_dynamic": float(bool(calls & {"eval", "exec", "compile", "__import__"})),
-        "code": float(bool(facts.python)), "shell": float(bool(facts.commands)),
-            "sql": float(bool(facts.statements)),
+        "code_dynamic": float(bool(calls & {"eval", "exec", "compile", "__import__"})),
+        "code": float(bool(facts.python)),
+        "shell": float(bool(facts.commands)),
+        "sql": float(bool(facts.statements)),
         "hidden": float(bool(hidden_characters(facts.text[:10_000]))),
-            "climbs": float("../" in facts.text or "..\\" in facts.text),
-        "broad": float(bool(re.search(r"(?i)\b(?:all|every|everyone|entire|anyone|public|\*)(?:\b|$)|\*",
-            facts.text[:2000]))),
+        "climbs": float("../" in facts.text or "..\\" in facts.text),
+        "broad": float(
+            bool(re.search(r"(?i)\b(?:all|every|everyone|entire|anyone|public|\*)(?:\b|$)|\*", facts.text[:2000]))
+        ),
     }
 
 
-_PAIRS = (("unasked_outward", "fit_none"), ("unasked_outward", "recipient_from_tool"), ("unasked_outward",
-    "recipient_from_nowhere"),
-          ("unasked_any", "obeys"), ("unasked_any", "injection_seen"), ("injection_seen", "fit_user"),
-              ("obeys_machine", "side_effect"),
-          ("side_effect", "fit_none"), ("side_effect", "fit_user"), ("does_read", "fit_none"), ("does_read",
-              "fit_user"), ("outward", "fit_user"),
-          ("does_execute", "fit_none"), ("outward", "recipient_from_tool"), ("sensitive_path", "does_send"),
-              ("sensitive_path", "does_read"),
-          ("secret", "outward"), ("answer", "harm_user"), ("no_outputs", "fit_user"), ("no_outputs",
-              "fit_none"), ("paths", "path_unknown"),
-          ("code", "fit_none"), ("answer", "fit_user"), ("unasked_any", "tool_used_before"), ("does_write",
-              "fit_none"), ("sensitive_word", "unasked_outward"),
-          ("money", "money_unknown"), ("does_pay", "recipient_from_tool"), ("does_pay",
-              "recipient_from_nowhere"), ("broad", "does_delete"), ("unasked_any", "fit_tools"),
-          ("no_outputs", "no_user_match"), ("steps_before", "fit_none"), ("few_words", "fit_none"),
-              ("sends_tool_data", "recipient_from_nowhere"),
-          ("delegated", "obeys"), ("delegated", "unasked_any"), ("delegated", "fit_none"),
-              ("injection_by_user", "fit_user"), ("injection_by_user", "harm_tool"), ("harm_tool",
-              "side_effect"))
+_PAIRS = (
+    ("unasked_outward", "fit_none"),
+    ("unasked_outward", "recipient_from_tool"),
+    ("unasked_outward", "recipient_from_nowhere"),
+    ("unasked_any", "obeys"),
+    ("unasked_any", "injection_seen"),
+    ("injection_seen", "fit_user"),
+    ("obeys_machine", "side_effect"),
+    ("side_effect", "fit_none"),
+    ("side_effect", "fit_user"),
+    ("does_read", "fit_none"),
+    ("does_read", "fit_user"),
+    ("outward", "fit_user"),
+    ("does_execute", "fit_none"),
+    ("outward", "recipient_from_tool"),
+    ("sensitive_path", "does_send"),
+    ("sensitive_path", "does_read"),
+    ("secret", "outward"),
+    ("answer", "harm_user"),
+    ("no_outputs", "fit_user"),
+    ("no_outputs", "fit_none"),
+    ("paths", "path_unknown"),
+    ("code", "fit_none"),
+    ("answer", "fit_user"),
+    ("unasked_any", "tool_used_before"),
+    ("does_write", "fit_none"),
+    ("sensitive_word", "unasked_outward"),
+    ("money", "money_unknown"),
+    ("does_pay", "recipient_from_tool"),
+    ("does_pay", "recipient_from_nowhere"),
+    ("broad", "does_delete"),
+    ("unasked_any", "fit_tools"),
+    ("no_outputs", "no_user_match"),
+    ("steps_before", "fit_none"),
+    ("few_words", "fit_none"),
+    ("sends_tool_data", "recipient_from_nowhere"),
+    ("delegated", "obeys"),
+    ("delegated", "unasked_any"),
+    ("delegated", "fit_none"),
+    ("injection_by_user", "fit_user"),
+    ("injection_by_user", "harm_tool"),
+    ("harm_tool", "side_effect"),
+)
 
 
 def _crosses(values: dict[str, float]) -> dict[str, float]:

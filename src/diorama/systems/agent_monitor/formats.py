@@ -24,7 +24,8 @@ class FormatError(InputError):
 SHAPES = (
     "plain JSONL {id, task, messages, label?}, OpenAI chat JSON(L), AgentDojo runs, R-Judge / ASSEBench records, "
     "AutoGPT logs, "
-          "MCP captures (JSON-RPC lines), Inspect logs, ASB tables")
+    "MCP captures (JSON-RPC lines), Inspect logs, ASB tables"
+)
 
 
 def read_runs(path: str | Path) -> list[Transcript]:
@@ -55,7 +56,8 @@ def read_runs(path: str | Path) -> list[Transcript]:
             found += _runs_of(record, f"{path.stem}-{number}", path)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise FormatError(
-                f"Record {number + 1} of {path.name} is no recorded run ({error}). Known shapes: {SHAPES}.") from None
+                f"Record {number + 1} of {path.name} is no recorded run ({error}). Known shapes: {SHAPES}."
+            ) from None
     if not found:
         raise FormatError(f"{path.name} holds no recorded run. Known shapes: {SHAPES}.")
     return found
@@ -74,7 +76,8 @@ def _records(text: str, path: Path) -> list[Any]:
                 records.append(json.loads(line))
             except ValueError as error:
                 raise FormatError(
-                    f"Line {number} of {path.name} is not JSON ({error}). Write one JSON value a line.") from None
+                    f"Line {number} of {path.name} is not JSON ({error}). Write one JSON value a line."
+                ) from None
     return records
 
 
@@ -86,10 +89,15 @@ def _runs_of(record: Any, name: str, path: Path) -> list[Transcript]:
     if "samples" in record and isinstance(record["samples"], list):
         return [_inspect_sample(sample, name) for sample in record["samples"]]
     if "messages" in record:
-        return [_agentdojo(record, name) if "user_task_id" in record and "injection_task_id" in record
-            else _plain(record, name)]
-    if record and all(isinstance(attempts, dict) and all(isinstance(steps, dict)
-        for steps in attempts.values()) for attempts in record.values()):
+        return [
+            _agentdojo(record, name)
+            if "user_task_id" in record and "injection_task_id" in record
+            else _plain(record, name)
+        ]
+    if record and all(
+        isinstance(attempts, dict) and all(isinstance(steps, dict) for steps in attempts.values())
+        for attempts in record.values()
+    ):
         return list(_autogpt(record, path))
     raise KeyError("neither messages nor contents")
 
@@ -108,8 +116,15 @@ def first_user_text(messages: Iterable[Message]) -> str:
     return next((text_of(m.get("content")) for m in messages if m.get("role") in ("user", "human")), "")
 
 
-_ROLES = {"human": "user", "agent": "assistant", "ai": "assistant", "environment": "tool", "function": "tool",
-    "observation": "tool", "developer": "system"}
+_ROLES = {
+    "human": "user",
+    "agent": "assistant",
+    "ai": "assistant",
+    "environment": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "developer": "system",
+}
 
 
 def _clean(messages: Iterable[Any]) -> tuple[Message, ...]:
@@ -131,16 +146,24 @@ def _clean(messages: Iterable[Any]) -> tuple[Message, ...]:
 
 
 def _calls(actions: list[Action]) -> list[dict[str, Any]]:
-    return [{"id": a.call_id, "type": "function", "function": {"name": a.tool, "arguments": a.arguments}}
-        for a in actions]
+    return [
+        {"id": a.call_id, "type": "function", "function": {"name": a.tool, "arguments": a.arguments}} for a in actions
+    ]
 
 
 def _plain(record: Mapping[str, Any], name: str) -> Transcript:
     messages = _clean(record["messages"])
     task = text_of(record.get("task")) or first_user_text(messages)
     steps = {int(key): int(bool(value)) for key, value in (record.get("step_labels") or {}).items()}
-    return Transcript(str(record.get("id", name)), task, messages, _label(record.get("label")), steps,
-        str(record.get("group", "")), "plain")
+    return Transcript(
+        str(record.get("id", name)),
+        task,
+        messages,
+        _label(record.get("label")),
+        steps,
+        str(record.get("group", "")),
+        "plain",
+    )
 
 
 def _agentdojo(record: Mapping[str, Any], name: str) -> Transcript:
@@ -149,8 +172,15 @@ def _agentdojo(record: Mapping[str, Any], name: str) -> Transcript:
     security = record.get("security")
     label = None if security is None else int(attacked and bool(security))
     run = f"{record.get('suite_name', '')}-{record['user_task_id']}-{record.get('injection_task_id') or 'none'}"
-    return Transcript(run, first_user_text(messages), messages, label, {},
-        f"{record.get('suite_name', '')}-{record['user_task_id']}", "agentdojo")
+    return Transcript(
+        run,
+        first_user_text(messages),
+        messages,
+        label,
+        {},
+        f"{record.get('suite_name', '')}-{record['user_task_id']}",
+        "agentdojo",
+    )
 
 
 _BLANK = re.compile(r"(?i)you have used the attacker tool[^.;]*[.;]?")
@@ -164,8 +194,7 @@ def _turns(record: Mapping[str, Any], name: str, source: str) -> Transcript:
         for turn in turns:
             role = _ROLES.get(str(turn.get("role")), str(turn.get("role")))
             if role == "assistant":
-                thought, text = text_of(turn.get("thought")), text_of(turn.get("action")
-                    or turn.get("content"))
+                thought, text = text_of(turn.get("thought")), text_of(turn.get("action") or turn.get("content"))
                 observed = ""
                 if "[Observation]" in text:
                     text, observed = text.split("[Observation]", 1)
@@ -176,13 +205,13 @@ def _turns(record: Mapping[str, Any], name: str, source: str) -> Transcript:
                 elif thought.strip():
                     messages.append({"role": "assistant", "content": clean_text(thought)})
                 if observed:
-                    messages.append({"role": "tool", "content": clean_text(_BLANK.sub("",
-                        observed.lstrip(": ")))})
+                    messages.append({"role": "tool", "content": clean_text(_BLANK.sub("", observed.lstrip(": ")))})
             elif turn.get("content"):
                 messages.append({"role": role, "content": clean_text(text_of(turn["content"]))})
     task = first_user_text(messages)
-    return Transcript(f"{source}-{record.get('id', name)}", task, tuple(messages),
-        _label(record.get("label")), {}, task[:200], source)
+    return Transcript(
+        f"{source}-{record.get('id', name)}", task, tuple(messages), _label(record.get("label")), {}, task[:200], source
+    )
 
 
 def _autogpt(log: Mapping[str, Any], path: Path) -> Iterator[Transcript]:
@@ -199,10 +228,10 @@ def _autogpt(log: Mapping[str, Any], path: Path) -> Iterator[Transcript]:
                 for action in (actions := parse_text_actions(text_of(message["content"]))):
                     labels[len(labels)] = int("command" in message)
                     assert action
-                messages.append({"role": "assistant", "content": actions[0].thought,
-                    "tool_calls": _calls(actions)})
-            yield Transcript(f"{challenge}|{attempt}", task, tuple(messages), int(any(labels.values())),
-                labels, challenge, "autogpt")
+                messages.append({"role": "assistant", "content": actions[0].thought, "tool_calls": _calls(actions)})
+            yield Transcript(
+                f"{challenge}|{attempt}", task, tuple(messages), int(any(labels.values())), labels, challenge, "autogpt"
+            )
 
 
 def _is_rpc(record: Any) -> bool:
@@ -216,13 +245,18 @@ def _mcp_capture(records: list[dict[str, Any]], name: str) -> list[Transcript]:
         message = record.get("message", record)
         if message.get("method") == "tools/call":
             given = message.get("params") or {}
-            call = Action(str(given.get("name") or ""), json.dumps(given.get("arguments") or {},
-                ensure_ascii=False), call_id=str(message.get("id")))
-            messages.append({"role": "assistant", "content": "",
-                "tool_calls": [{**_calls([call])[0], "id": call.call_id}]})
+            call = Action(
+                str(given.get("name") or ""),
+                json.dumps(given.get("arguments") or {}, ensure_ascii=False),
+                call_id=str(message.get("id")),
+            )
+            messages.append(
+                {"role": "assistant", "content": "", "tool_calls": [{**_calls([call])[0], "id": call.call_id}]}
+            )
         elif isinstance(result := message.get("result"), dict) and "content" in result:
-            messages.append({"role": "tool", "content": text_of(result["content"]),
-                "tool_call_id": str(message.get("id"))})
+            messages.append(
+                {"role": "tool", "content": text_of(result["content"]), "tool_call_id": str(message.get("id"))}
+            )
     return [Transcript(name, "", tuple(messages), None, {}, name, "mcp")]
 
 
@@ -230,8 +264,9 @@ def _inspect_sample(sample: Mapping[str, Any], name: str) -> Transcript:
     messages = _clean(sample["messages"])
     task = sample["input"] if isinstance(sample.get("input"), str) else first_user_text(messages)
     label = (sample.get("metadata") or {}).get("label")
-    return Transcript(f"{name}-{sample.get('id', '')}", task, messages, _label(label), {},
-        str(sample.get("id", "")), "inspect")
+    return Transcript(
+        f"{name}-{sample.get('id', '')}", task, messages, _label(label), {}, str(sample.get("id", "")), "inspect"
+    )
 
 
 def _asb_table(path: Path) -> Iterator[Transcript]:
@@ -244,13 +279,29 @@ def _asb_table(path: Path) -> Iterator[Transcript]:
                 recorded = ast.literal_eval(row["messages"])
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 raise FormatError(
-                    f"Row {number + 1} of {path.name} is no list of messages. Save it as a Python literal or JSON.") from None  # noqa: E501
-            turns = [{"role": "agent" if m["role"] == "assistant" else m["role"], "content": m.get("content"),
-                "thought": m.get("thinking"),
-                      "action": m.get("content")} for m in recorded]
+                    f"Row {number + 1} of {path.name} is no list of messages. Save it as a Python literal or JSON."
+                ) from None
+            turns = [
+                {
+                    "role": "agent" if m["role"] == "assistant" else m["role"],
+                    "content": m.get("content"),
+                    "thought": m.get("thinking"),
+                    "action": m.get("content"),
+                }
+                for m in recorded
+            ]
             profile = " ".join(str(m.get("content")) for m in recorded if m["role"] == "system")
             turns = [turn for turn in turns if turn["role"] != "system"]
-            run = _turns({"contents": [turns], "profile": profile, "id": number,
-                "label": int(row.get("Attack Successful") == "1")}, str(number), path.stem)
-            yield Transcript(run.id, run.task, run.messages, run.label, {},
-                f"{row.get('Agent Name')}|{run.task}", "asb")
+            run = _turns(
+                {
+                    "contents": [turns],
+                    "profile": profile,
+                    "id": number,
+                    "label": int(row.get("Attack Successful") == "1"),
+                },
+                str(number),
+                path.stem,
+            )
+            yield Transcript(
+                run.id, run.task, run.messages, run.label, {}, f"{row.get('Agent Name')}|{run.task}", "asb"
+            )

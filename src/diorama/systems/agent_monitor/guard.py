@@ -34,14 +34,25 @@ class Session:
     def saw(self, action: Action, result: str) -> None:
         """Add an executed action and its result to the history."""
         identity = f"call_{len(self.history)}"
-        self.history.append({"role": "assistant", "content": "", "tool_calls": [
-            {"id": identity, "type": "function", "function": {"name": action.tool,
-                "arguments": action.arguments}}]})
+        self.history.append(
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {
+                        "id": identity,
+                        "type": "function",
+                        "function": {"name": action.tool, "arguments": action.arguments},
+                    }
+                ],
+            }
+        )
         self.history.append({"role": "tool", "tool_call_id": identity, "content": result[:50_000]})
 
 
-def guarded(session: Session, *, name: str | None = None, refusal: Literal["raise", "return"] = "raise",
-    value: object = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def guarded(
+    session: Session, *, name: str | None = None, refusal: Literal["raise", "return"] = "raise", value: object = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator: every call is judged before it runs.
 
     Arguments are bound to the signature, defaults filled in, and copied deeply; the function gets the copy that was
@@ -70,6 +81,7 @@ def guarded(session: Session, *, name: str | None = None, refusal: Literal["rais
             return step
 
         if inspect.iscoroutinefunction(function):
+
             @functools.wraps(function)
             async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
                 bound, action = prepare(*args, **kwargs)
@@ -113,13 +125,15 @@ def guarded(session: Session, *, name: str | None = None, refusal: Literal["rais
 
 def _action(tool: str, arguments: dict[str, Any]) -> Action:
     try:
-        action = Action.of(tool, {key: list(item) if isinstance(item, tuple) else item for key,
-            item in arguments.items()})
+        action = Action.of(
+            tool, {key: list(item) if isinstance(item, tuple) else item for key, item in arguments.items()}
+        )
         parse_strict(action.arguments)
         return action
     except ActionError as error:
         raise InputError(
-            f"The call of {tool!r} cannot be judged: {error} Guarded functions take JSON values.") from None
+            f"The call of {tool!r} cannot be judged: {error} Guarded functions take JSON values."
+        ) from None
 
 
 def _unchanged(bound: inspect.BoundArguments, action: Action, tool: str) -> None:

@@ -11,9 +11,22 @@ from diorama.errors import InputError, MissingExtra
 from diorama.systems.agent_monitor.pipeline import Gate
 from diorama.systems.agent_monitor.rpc import Refusal, RpcGuard
 
-HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te",
-    "trailer", "transfer-encoding", "upgrade", "host",
-                        "content-length", "content-encoding", "accept-encoding"})
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "content-length",
+        "content-encoding",
+        "accept-encoding",
+    }
+)
 MAX_SESSIONS = 1000
 MAX_BODY = 16 * 1024 * 1024
 
@@ -28,8 +41,7 @@ class Sessions:
     def of(self, name: str) -> RpcGuard:
         guard = self._guards.get(name)
         if guard is None:
-            guard = self._guards[name] = RpcGuard(self.gate, f"http-{secrets.token_hex(4)}", self.task,
-                self.refusal)
+            guard = self._guards[name] = RpcGuard(self.gate, f"http-{secrets.token_hex(4)}", self.task, self.refusal)
             while len(self._guards) > MAX_SESSIONS:
                 self._guards.popitem(last=False)
         self._guards.move_to_end(name)
@@ -48,8 +60,9 @@ def header_conflict(headers: Mapping[str, str], message: Any) -> bool:
     params = message.get("params")
     named = params.get("name") or params.get("uri") if isinstance(params, dict) else None
     method = headers.get("mcp-method")
-    return (method is not None and method != message.get("method")) or ("mcp-name" in headers
-        and named is not None and headers["mcp-name"] != named)
+    return (method is not None and method != message.get("method")) or (
+        "mcp-name" in headers and named is not None and headers["mcp-name"] != named
+    )
 
 
 async def relay_events(guard: RpcGuard, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -62,7 +75,7 @@ async def relay_events(guard: RpcGuard, chunks: AsyncIterator[bytes]) -> AsyncIt
             if not ends:
                 break
             at, mark = min(ends)
-            event, buffer = buffer[:at], buffer[at + len(mark):]
+            event, buffer = buffer[:at], buffer[at + len(mark) :]
             yield await _event(guard, event) + mark
         if len(buffer) > MAX_BODY:
             return
@@ -81,8 +94,14 @@ async def _event(guard: RpcGuard, event: bytes) -> bytes:
     return b"\n".join([*kept, b"data: " + changed])
 
 
-def build_app(gate: Gate, upstream: str, *, task: str = "", refusal: Refusal = "result", hosts: tuple[str,
-    ...] = ("127.0.0.1", "localhost")) -> Any:
+def build_app(
+    gate: Gate,
+    upstream: str,
+    *,
+    task: str = "",
+    refusal: Refusal = "result",
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost"),
+) -> Any:
     """An ASGI app that relays every path below its root to the upstream URL's server.
 
     hosts are the names under which a client may reach the proxy, so that a web page cannot reach it by rebinding a
@@ -98,7 +117,8 @@ def build_app(gate: Gate, upstream: str, *, task: str = "", refusal: Refusal = "
         raise MissingExtra(str(error.name), "mcp", "The HTTP proxy") from None
     if not upstream.startswith(("http://", "https://")):
         raise InputError(
-            f"{upstream!r} is no http(s) URL, so no server can be reached there. Give the server's MCP URL.")
+            f"{upstream!r} is no http(s) URL, so no server can be reached there. Give the server's MCP URL."
+        )
     sessions = Sessions(gate, task, refusal)
     client = httpx2.AsyncClient(timeout=httpx2.Timeout(30, read=None))
 
@@ -114,8 +134,10 @@ def build_app(gate: Gate, upstream: str, *, task: str = "", refusal: Refusal = "
         if origin and origin.split("//")[-1].rsplit(":", 1)[0] not in hosts:
             return Response("foreign origin", status_code=403)
         body = await request.body()
-        name = request.headers.get(
-            "mcp-session-id") or f"{request.client.host if request.client else ''}|{request.headers.get('authorization', '')}"  # noqa: E501
+        name = (
+            request.headers.get("mcp-session-id")
+            or f"{request.client.host if request.client else ''}|{request.headers.get('authorization', '')}"
+        )
         guard = sessions.of(name)
         if len(body) > MAX_BODY:
             return Response("too large", status_code=413)
@@ -128,13 +150,13 @@ def build_app(gate: Gate, upstream: str, *, task: str = "", refusal: Refusal = "
                 return Response("the headers describe another call than the body", status_code=400)
             forward, answer = await guard.from_client(body)
             if forward is None:
-                return Response(answer, 200 if answer else 202, media_type="application/json" if answer
-                    else None)
+                return Response(answer, 200 if answer else 202, media_type="application/json" if answer else None)
             body = forward
         headers = {key: value for key, value in request.headers.items() if key not in HOP_BY_HOP}
         try:
-            sent = client.build_request(request.method, upstream, headers=headers, content=body,
-                params=dict(request.query_params) or None)
+            sent = client.build_request(
+                request.method, upstream, headers=headers, content=body, params=dict(request.query_params) or None
+            )
             reply = await client.send(sent, stream=True)
         except httpx2.HTTPError as error:
             return Response(f"the server cannot be reached ({type(error).__name__})", status_code=502)
@@ -142,6 +164,7 @@ def build_app(gate: Gate, upstream: str, *, task: str = "", refusal: Refusal = "
         if "mcp-session-id" in reply.headers:
             sessions.rename(name, reply.headers["mcp-session-id"])
         if "text/event-stream" in reply.headers.get("content-type", ""):
+
             async def stream() -> AsyncIterator[bytes]:
                 try:
                     async for part in relay_events(guard, reply.aiter_bytes()):
@@ -156,8 +179,9 @@ def build_app(gate: Gate, upstream: str, *, task: str = "", refusal: Refusal = "
             content = await guard.from_server(content)
         return Response(content, reply.status_code, back)
 
-    return Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST", "DELETE", "OPTIONS"])],
-        lifespan=lifespan)
+    return Starlette(
+        routes=[Route("/{path:path}", handle, methods=["GET", "POST", "DELETE", "OPTIONS"])], lifespan=lifespan
+    )
 
 
 def serve(app: Any, *, port: int, host: str = "127.0.0.1") -> None:

@@ -11,9 +11,13 @@ from diorama.errors import MissingExtra
 from diorama.systems.agent_monitor.pipeline import Gate, Refused
 from diorama.systems.agent_monitor.records import Decision, Finding, Stage
 
-_DECISIONS: dict[str, tuple[float | None, Decision | None]] = {"approve": (None, None), "modify": (0.0,
-    "deny"), "reject": (0.0, "deny"), "escalate": (70.0, "hold"),
-                                                             "terminate": (0.0, "stop")}
+_DECISIONS: dict[str, tuple[float | None, Decision | None]] = {
+    "approve": (None, None),
+    "modify": (0.0, "deny"),
+    "reject": (0.0, "deny"),
+    "escalate": (70.0, "hold"),
+    "terminate": (0.0, "stop"),
+}
 """A 'modify' would run other bytes than were judged, so it counts as a refusal of these."""
 
 
@@ -23,8 +27,10 @@ def messages_of(history: list[Any]) -> tuple[Message, ...]:
     for message in history:
         kept: dict[str, Any] = {"role": message.role, "content": message.text}
         if getattr(message, "tool_calls", None):
-            kept["tool_calls"] = [{"id": call.id, "function": {"name": call.function,
-                "arguments": json.dumps(call.arguments)}} for call in message.tool_calls]
+            kept["tool_calls"] = [
+                {"id": call.id, "function": {"name": call.function, "arguments": json.dumps(call.arguments)}}
+                for call in message.tool_calls
+            ]
         found.append(kept)
     return tuple(found)
 
@@ -53,8 +59,9 @@ def as_approver(gate: Gate, *, run: str = "inspect", task: str = "") -> Any:
         try:
             release.take(action)
         except Refused as refused:
-            return Approval(decision="terminate" if release.verdict.decision == "stop" else "reject",
-                explanation=str(refused))
+            return Approval(
+                decision="terminate" if release.verdict.decision == "stop" else "reject", explanation=str(refused)
+            )
         return Approval(decision="approve")
 
     return approve
@@ -70,13 +77,18 @@ def from_approver(name: str, approver: Any) -> Stage:
     kinds = {"user": ChatMessageUser, "system": ChatMessageSystem, "tool": ChatMessageTool}
 
     async def judge(step: Step) -> Finding:
-        call = ToolCall(id=step.action.call_id or "0", function=step.action.tool,
-            arguments=step.action.parsed())
-        history = [kinds.get(str(m.get("role")), ChatMessageAssistant)(content=text_of(m.get("content")))
-            for m in step.history]
+        call = ToolCall(id=step.action.call_id or "0", function=step.action.tool, arguments=step.action.parsed())
+        history = [
+            kinds.get(str(m.get("role")), ChatMessageAssistant)(content=text_of(m.get("content"))) for m in step.history
+        ]
         found = await approver(step.action.thought, call, ToolCallView(), history)
         score, decision = _DECISIONS.get(found.decision, (0.0, "deny"))
-        return Finding(name, score, decision, "unsafe" if decision else "none",
-            (found.explanation or found.decision,) if decision else ())
+        return Finding(
+            name,
+            score,
+            decision,
+            "unsafe" if decision else "none",
+            (found.explanation or found.decision,) if decision else (),
+        )
 
     return judge

@@ -21,8 +21,9 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-async def serve_stdio(guard: RpcGuard, command: Sequence[str], *, source: BinaryIO | None = None,
-    sink: BinaryIO | None = None) -> int:
+async def serve_stdio(
+    guard: RpcGuard, command: Sequence[str], *, source: BinaryIO | None = None, sink: BinaryIO | None = None
+) -> int:
     """Run a server command behind the guard until either side closes; returns the server's exit code.
 
     Nothing but protocol is written to the sink. The client's messages are read from the source line by line; a held
@@ -32,18 +33,20 @@ async def serve_stdio(guard: RpcGuard, command: Sequence[str], *, source: Binary
     if not command:
         raise InputError("No server command was given, so there is nothing to guard. Put it after `--`.")
     try:
-        child = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=MAX_LINE,
-            preexec_fn=_die_with_parent)
+        child = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, limit=MAX_LINE, preexec_fn=_die_with_parent
+        )
     except OSError as error:
         raise InputError(
-            f"The server command {command[0]!r} cannot be started ({error.strerror}). Check its path.") from None
+            f"The server command {command[0]!r} cannot be started ({error.strerror}). Check its path."
+        ) from None
     reader = await _pipe_reader(source or sys.stdin.buffer)
     write = _writer(sink or sys.stdout.buffer)
     from_client = asyncio.ensure_future(_client_side(guard, reader, child, write))
     from_server = asyncio.ensure_future(_server_side(guard, child, write))
     try:
         await asyncio.wait({from_client, from_server}, return_when=asyncio.FIRST_COMPLETED)
-        if from_client.done() and not from_server.done():       # the client closed: let the server finish its answers
+        if from_client.done() and not from_server.done():  # the client closed: let the server finish its answers
             await asyncio.wait({from_server}, timeout=5)
     finally:
         for task in (from_client, from_server):
@@ -55,8 +58,9 @@ async def serve_stdio(guard: RpcGuard, command: Sequence[str], *, source: Binary
 
 async def _pipe_reader(source: BinaryIO) -> asyncio.StreamReader:
     reader = asyncio.StreamReader(limit=MAX_LINE)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader),
-        os.fdopen(os.dup(source.fileno()), "rb"))
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(source.fileno()), "rb")
+    )
     return reader
 
 
@@ -77,8 +81,9 @@ async def _line(reader: asyncio.StreamReader) -> bytes | None:
     return line.rstrip(b"\r\n") if line.endswith(b"\n") else None
 
 
-async def _client_side(guard: RpcGuard, reader: asyncio.StreamReader, child: Process, write: Callable[[bytes],
-    None]) -> None:
+async def _client_side(
+    guard: RpcGuard, reader: asyncio.StreamReader, child: Process, write: Callable[[bytes], None]
+) -> None:
     assert child.stdin is not None
     tasks: set[asyncio.Task[None]] = set()
     gate = asyncio.Lock()
@@ -99,7 +104,7 @@ async def _client_side(guard: RpcGuard, reader: asyncio.StreamReader, child: Pro
             task = asyncio.ensure_future(one(line))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
-            await asyncio.sleep(0)       # plain messages leave in the order they came
+            await asyncio.sleep(0)  # plain messages leave in the order they came
         await asyncio.wait(tasks, timeout=0.5) if tasks else None
     except (BrokenPipeError, ConnectionResetError):
         return

@@ -45,11 +45,11 @@ class Monitor:
         self.errors: Counter[str] = Counter()
 
     @classmethod
-    def from_policy(cls, policy: Policy, *, model: LanguageModel | None = None,
-        extra: Sequence[tuple[str, Stage]] = ()) -> "Monitor":
+    def from_policy(
+        cls, policy: Policy, *, model: LanguageModel | None = None, extra: Sequence[tuple[str, Stage]] = ()
+    ) -> "Monitor":
         """The stages a policy asks for. model stands in for the one its `judge` section names."""
-        stages: list[tuple[str, Stage]] = [("rules", rules_stage(policy)), ("provenance",
-            provenance_stage(policy))]
+        stages: list[tuple[str, Stage]] = [("rules", rules_stage(policy)), ("provenance", provenance_stage(policy))]
         if policy.ranker:
             from diorama.systems.agent_monitor.stages.learned import ranker_stage
 
@@ -81,9 +81,13 @@ class Monitor:
             findings.append(finding)
             if finding.is_final or (finding.decision == "deny" and not finding.is_error):
                 break
-        return aggregate(findings, self.policy.thresholds, ms=(time.perf_counter() - start) * 1000,
+        return aggregate(
+            findings,
+            self.policy.thresholds,
+            ms=(time.perf_counter() - start) * 1000,
             policy=self.policy.hash,
-                         action=_digest(step.action))
+            action=_digest(step.action),
+        )
 
 
 def _digest(action: Action) -> str:
@@ -121,8 +125,15 @@ class Release:
 class Gate:
     """A monitor in front of real actions. One gate per process; runs are told apart by `step.run`."""
 
-    def __init__(self, monitor: Monitor, log: AuditLog, queue: ReviewQueue | None = None, *,
-                 clock: Callable[[], float] = time.monotonic, poll_seconds: float = 0.05):
+    def __init__(
+        self,
+        monitor: Monitor,
+        log: AuditLog,
+        queue: ReviewQueue | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        poll_seconds: float = 0.05,
+    ):
         self.monitor, self.policy, self.log, self.queue = monitor, monitor.policy, log, queue
         self.clock, self.poll_seconds = clock, poll_seconds
         self._runs: OrderedDict[str, RunState] = OrderedDict()
@@ -149,14 +160,20 @@ class Gate:
         except Exception as error:
             # The last line of defence: a defect anywhere in the gate is a refusal, recorded if the log still works.
             _log.error("the gate failed on %s step %d: %r", step.run, step.number, error)
-            verdict = Verdict("deny", 0.0, "unsure", (f"gate: {type(error).__name__}",), errors=("gate",),
+            verdict = Verdict(
+                "deny",
+                0.0,
+                "unsure",
+                (f"gate: {type(error).__name__}",),
+                errors=("gate",),
                 policy=self.policy.hash,
-                              action=_digest(step.action))
+                action=_digest(step.action),
+            )
             return Release(step, verdict, False)
 
     async def _submit(self, step: Step) -> Release:
         state = self.run_state(step.run)
-        async with state.lock:          # judged and booked as one, or two calls at once could share the last of a budget  # noqa: E501
+        async with state.lock:  # judged and booked as one, or two calls at once could share the last of a budget
             verdict = await self._decide(step, state)
         if verdict.decision == "hold":
             return await self._ask_person(step, verdict, state)
@@ -164,8 +181,14 @@ class Gate:
 
     async def _decide(self, step: Step, state: RunState) -> Verdict:
         if state.is_stopped:
-            verdict = Verdict("stop", 0.0, "unsafe", ("gate: the run was stopped",), policy=self.policy.hash,
-                action=_digest(step.action))
+            verdict = Verdict(
+                "stop",
+                0.0,
+                "unsafe",
+                ("gate: the run was stopped",),
+                policy=self.policy.hash,
+                action=_digest(step.action),
+            )
             await self._write(step, verdict)
             return verdict
         facts = facts_of(step.action)
@@ -173,8 +196,12 @@ class Gate:
         also = [Finding("budgets", 70.0, "hold", "unsure", (reason,)) for reason in limits]
         verdict = await self.monitor.judge(step, also)
         if verdict.decision == "allow" and state.drifts(verdict.score, self.policy.thresholds.review):
-            verdict = replace(verdict, decision="hold", score=self.policy.thresholds.review,
-                              reasons=(*verdict.reasons, "budgets: many doubtful steps in a row"))
+            verdict = replace(
+                verdict,
+                decision="hold",
+                score=self.policy.thresholds.review,
+                reasons=(*verdict.reasons, "budgets: many doubtful steps in a row"),
+            )
         verdict = self._count_denial(state, verdict)
         await self._write(step, verdict)
         if verdict.is_allowed:
@@ -188,17 +215,26 @@ class Gate:
         state.denials += 1
         if state.denials >= self.policy.max_consecutive_denials:
             state.is_stopped = True
-            return replace(verdict, decision="stop", reasons=(*verdict.reasons,
-                f"gate: {state.denials} denials in a row"))
+            return replace(
+                verdict, decision="stop", reasons=(*verdict.reasons, f"gate: {state.denials} denials in a row")
+            )
         return verdict
 
     async def _write(self, step: Step, verdict: Verdict) -> None:
         shown = self.log.redact(step.action.arguments[:4000]).encode("utf-8", "replace").decode()
-        record = {"kind": "verdict", "run": step.run, "step": step.number,
+        record = {
+            "kind": "verdict",
+            "run": step.run,
+            "step": step.number,
             "tool": step.action.tool.encode("utf-8", "replace").decode(),
-                  "arguments": shown, "verdict": {**verdict.as_dict(), "reasons": list(verdict.reasons),
-                      "errors": list(verdict.errors),
-                                                  "detectors": dict(verdict.detectors)}}
+            "arguments": shown,
+            "verdict": {
+                **verdict.as_dict(),
+                "reasons": list(verdict.reasons),
+                "errors": list(verdict.errors),
+                "detectors": dict(verdict.detectors),
+            },
+        }
         await asyncio.to_thread(self.log.append, record)
 
     async def _ask_person(self, step: Step, verdict: Verdict, state: RunState) -> Release:
@@ -208,14 +244,26 @@ class Gate:
         review = self.policy.review
         text = step.action.arguments if review.clear_text else self.log.redact(step.action.arguments)
         try:
-            ticket = await asyncio.to_thread(partial(
-                self.queue.hold, digest=verdict.action, run=step.run, step=step.number, tool=step.action.tool,
-                    shown=text, task=step.task,
-                score=verdict.score, severity=verdict.severity, reasons="; ".join(verdict.reasons),
-                    expires_seconds=review.expires_seconds))
+            ticket = await asyncio.to_thread(
+                partial(
+                    self.queue.hold,
+                    digest=verdict.action,
+                    run=step.run,
+                    step=step.number,
+                    tool=step.action.tool,
+                    shown=text,
+                    task=step.task,
+                    score=verdict.score,
+                    severity=verdict.severity,
+                    reasons="; ".join(verdict.reasons),
+                    expires_seconds=review.expires_seconds,
+                )
+            )
         except ReviewError as error:
-            await asyncio.to_thread(self.log.append, {"kind": "review", "run": step.run, "step": step.number,
-                "state": "not queued", "why": str(error)})
+            await asyncio.to_thread(
+                self.log.append,
+                {"kind": "review", "run": step.run, "step": step.number, "state": "not queued", "why": str(error)},
+            )
             return refused
         outcome = "expired"
         try:
@@ -225,8 +273,11 @@ class Gate:
                 if outcome != "pending":
                     break
                 await asyncio.sleep(self.poll_seconds)
-            approved = outcome == "approved" and not state.is_stopped and await asyncio.to_thread(
-                self.queue.consume, ticket, _digest(step.action))
+            approved = (
+                outcome == "approved"
+                and not state.is_stopped
+                and await asyncio.to_thread(self.queue.consume, ticket, _digest(step.action))
+            )
         except BaseException:
             # Cancelled, or the queue broke: nobody will use this approval, so it must not stay usable.
             try:
@@ -236,10 +287,17 @@ class Gate:
             raise
         if not approved:
             self.queue.cancel(ticket)
-        await asyncio.to_thread(self.log.append, {"kind": "review", "run": step.run, "step": step.number,
-            "ticket": ticket,
-                                                  "action": verdict.action, "state": "approved" if approved
-                                                      else outcome})
+        await asyncio.to_thread(
+            self.log.append,
+            {
+                "kind": "review",
+                "run": step.run,
+                "step": step.number,
+                "ticket": ticket,
+                "action": verdict.action,
+                "state": "approved" if approved else outcome,
+            },
+        )
         if not approved:
             return replace(refused, ticket=ticket, verdict=self._count_denial(state, refused.verdict))
         state.denials = 0
@@ -249,8 +307,16 @@ class Gate:
     async def outcome(self, step: Step, *, is_error: bool, size: int) -> None:
         """Record what came of a released action. A log that fails here makes the next `submit` deny."""
         try:
-            await asyncio.to_thread(self.log.append, {"kind": "outcome", "run": step.run, "step": step.number,
-                "action": _digest(step.action),
-                                                      "is_error": is_error, "bytes": size})
+            await asyncio.to_thread(
+                self.log.append,
+                {
+                    "kind": "outcome",
+                    "run": step.run,
+                    "step": step.number,
+                    "action": _digest(step.action),
+                    "is_error": is_error,
+                    "bytes": size,
+                },
+            )
         except AuditError as error:
             _log.error("the outcome of step %d was not logged: %s", step.number, error)

@@ -129,12 +129,25 @@ class Policy(_Part):
         return sha256(canonical_json(self.model_dump(mode="json")))
 
 
-ALLOW_ALL = Policy(name="allow-all", rules=False, provenance=False, ranker=False,
+ALLOW_ALL = Policy(
+    name="allow-all",
+    rules=False,
+    provenance=False,
+    ranker=False,
     hosts=Hosts(private="allow"),
-                   thresholds=Thresholds(stop=0, review=0), max_consecutive_denials=1_000_000,
-                   budgets=Budgets(actions_per_minute=1e9, burst=10**9, tool_actions_per_minute=1e9,
-                       max_action_bytes=10**9,
-                                   bytes_out=10**15, deletions=10**9, new_hosts=10**9, money=1e18))
+    thresholds=Thresholds(stop=0, review=0),
+    max_consecutive_denials=1_000_000,
+    budgets=Budgets(
+        actions_per_minute=1e9,
+        burst=10**9,
+        tool_actions_per_minute=1e9,
+        max_action_bytes=10**9,
+        bytes_out=10**15,
+        deletions=10**9,
+        new_hosts=10**9,
+        money=1e18,
+    ),
+)
 """Judges only the form of an action; for tests of the plumbing."""
 
 
@@ -144,7 +157,8 @@ def parse_policy(data: Any, *, origin: str = "the policy") -> Policy:
         data = {}
     if not isinstance(data, dict):
         raise PolicyError(
-            f"{origin} holds a {type(data).__name__}, but a policy is a mapping of sections. Start from `init`.")
+            f"{origin} holds a {type(data).__name__}, but a policy is a mapping of sections. Start from `init`."
+        )
     try:
         return Policy.model_validate(_tuples(data))
     except ValidationError as error:
@@ -157,7 +171,8 @@ def parse_policy(data: Any, *, origin: str = "the policy") -> Policy:
             raise PolicyError(f"{origin} has the key {where!r}, which no policy has. {hint}") from None
         raise PolicyError(
             f"{origin} gives {where or 'the policy'} = {str(first.get('input'))[:60]!r}, which does not fit: "
-                          f"{first['msg']}. Correct that value.") from None
+            f"{first['msg']}. Correct that value."
+        ) from None
 
 
 def _tuples(value: Any) -> Any:
@@ -185,10 +200,8 @@ def _unique_mapping(loader: _UniqueLoader, node: yaml.MappingNode) -> dict[Any, 
     keys = [loader.construct_object(key) for key, _ in node.value]
     for key in keys:
         if keys.count(key) > 1:
-            raise PolicyError(
-                f"The policy names the key {key!r} twice (line {node.start_mark.line + 1}). Keep one.")
-    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value,
-        strict=True)}
+            raise PolicyError(f"The policy names the key {key!r} twice (line {node.start_mark.line + 1}). Keep one.")
+    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}
 
 
 _UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
@@ -199,8 +212,7 @@ def load_policy(path: str | Path) -> Policy:
     try:
         text = Path(path).read_text("utf-8")
     except FileNotFoundError:
-        raise PolicyError(
-            f"There is no policy at {path}. Write one with `diorama agent-monitor init`.") from None
+        raise PolicyError(f"There is no policy at {path}. Write one with `diorama agent-monitor init`.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path} cannot be read ({error}). Give a UTF-8 YAML file.") from None
     try:

@@ -29,13 +29,59 @@ INJECTION = re.compile(r"""(?xi)
   | without\ (?:telling|informing|asking|notifying|alerting|the\ (?:user|owner)'?s?\ (?:knowledge|consent)) |
     (?:instead|first),?\ (?:of\ that,?\ )?(?:please\ )?(?:send|delete|transfer|run|execute|call|use|email|forward|share)
   | i\ will\ (?:tip|reward|pay)\ you | (?:in\ order\ )?to\ (?:complete|finish|continue)\ (?:the|this|your)\ (?:task|request|operation),?\ (?:you\ )?(?:must|need|have\ to|first)""")  # noqa: E501
-_TRIGGERS = ("ignore", "disregard", "forget", "override", "bypass", "do not", "don't", "strictly", "follow",
-    "execute", "obey", "complete", "new ", "updated", "real ", "actual",
-             "hidden", "special", "additional", "secret", "urgent", "important", "before you", "attention",
-                 "notice", "critical", "<", "[", "##", "note", "message",
-             "instruct", "memo", "hint", "assistant", "agent", "llm", "chatbot", "language model", "gpt",
-                 "claude", " ai", "ai ", "without", "instead", "first", "reward", "tip you", "pay you",
-                 "to finish", "to continue")
+_TRIGGERS = (
+    "ignore",
+    "disregard",
+    "forget",
+    "override",
+    "bypass",
+    "do not",
+    "don't",
+    "strictly",
+    "follow",
+    "execute",
+    "obey",
+    "complete",
+    "new ",
+    "updated",
+    "real ",
+    "actual",
+    "hidden",
+    "special",
+    "additional",
+    "secret",
+    "urgent",
+    "important",
+    "before you",
+    "attention",
+    "notice",
+    "critical",
+    "<",
+    "[",
+    "##",
+    "note",
+    "message",
+    "instruct",
+    "memo",
+    "hint",
+    "assistant",
+    "agent",
+    "llm",
+    "chatbot",
+    "language model",
+    "gpt",
+    "claude",
+    " ai",
+    "ai ",
+    "without",
+    "instead",
+    "first",
+    "reward",
+    "tip you",
+    "pay you",
+    "to finish",
+    "to continue",
+)
 
 
 @lru_cache(maxsize=4096)
@@ -49,16 +95,61 @@ TOOL_LIST = re.compile(r"(?s)\[\s*\{\s*\"(?:type\": ?\"function|name)\".{20,2000
 DELEGATES = re.compile(
     r"(?i)to-?dos?\b|action items|instructions? (?:in|from|on|of)\b|(?:as|what|whatever) .{0,30}(?:says?|described?|"
     r"asks?|tells?)\b|(?:do|complete|follow|perform|execute|carry out|solve)"
-                       r" .{0,30}(?:tasks?|steps?|items?|instructions?|actions?)\b|listed (?:in|on)|according to|"
-                       r"assigned to|on my list")
+    r" .{0,30}(?:tasks?|steps?|items?|instructions?|actions?)\b|listed (?:in|on)|according to|"
+    r"assigned to|on my list"
+)
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+|\\n|['\"]\s*[,}\]]|[{\[]\s*['\"]|</?\w+>")
-_IMPERATIVE_LEAD = frozenset({"please", "kindly", "now", "then", "also", "first", "next", "just", "and",
-    "immediately", "important", "urgent", "todo",
-                              "note", "you", "must", "should", "need", "to", "can", "could", "i", "want",
-                                  "have", "are", "required"})
-_ACTS = frozenset(stem(verb) for name in SIDE_EFFECTS for verb in VERBS[name]) | frozenset(stem(w) for w in (
-    "visit", "click", "go", "reply", "use", "access", "retrieve", "find", "get", "fetch", "search", "print",
-        "include", "tell", "say", "upload"))
+_IMPERATIVE_LEAD = frozenset(
+    {
+        "please",
+        "kindly",
+        "now",
+        "then",
+        "also",
+        "first",
+        "next",
+        "just",
+        "and",
+        "immediately",
+        "important",
+        "urgent",
+        "todo",
+        "note",
+        "you",
+        "must",
+        "should",
+        "need",
+        "to",
+        "can",
+        "could",
+        "i",
+        "want",
+        "have",
+        "are",
+        "required",
+    }
+)
+_ACTS = frozenset(stem(verb) for name in SIDE_EFFECTS for verb in VERBS[name]) | frozenset(
+    stem(w)
+    for w in (
+        "visit",
+        "click",
+        "go",
+        "reply",
+        "use",
+        "access",
+        "retrieve",
+        "find",
+        "get",
+        "fetch",
+        "search",
+        "print",
+        "include",
+        "tell",
+        "say",
+        "upload",
+    )
+)
 
 
 @lru_cache(maxsize=2048)
@@ -67,8 +158,11 @@ def instructions_in(text: str) -> tuple[tuple[frozenset[str], bool], ...]:
     machine)."""
     found = []
     text = fold(text[:12_000])
-    spans = [(match.start(), match.end()) for match in INJECTION.finditer(text)] if any(word in text
-        for word in _TRIGGERS) else []
+    spans = (
+        [(match.start(), match.end()) for match in INJECTION.finditer(text)]
+        if any(word in text for word in _TRIGGERS)
+        else []
+    )
     start = 0
     heat = -1
     for piece in _SENTENCE.split(text):
@@ -82,8 +176,11 @@ def instructions_in(text: str) -> tuple[tuple[frozenset[str], bool], ...]:
         lead = 0
         while lead < len(listed) - 1 and listed[lead] in _IMPERATIVE_LEAD:
             lead += 1
-        is_order = bool(listed) and len(listed) > 2 and (stem(listed[lead]) in _ACTS or (heat > 0
-            and any(stem(w) in _ACTS for w in listed)))
+        is_order = (
+            bool(listed)
+            and len(listed) > 2
+            and (stem(listed[lead]) in _ACTS or (heat > 0 and any(stem(w) in _ACTS for w in listed)))
+        )
         if is_order or (heat == 4 and len(listed) > 2):
             found.append((content_words(piece[:600]), heat >= 0))
         heat -= 1
@@ -125,8 +222,7 @@ def declared(tool: str, system: str) -> str:
     at = system.find(f'"{tool}"') if tool else -1
     if at < 0:
         return ""
-    match = re.match(r'[^{}]{0,40}"description":\s*"((?:[^"\\]|\\.){0,400})',
-        system[at + len(tool) + 2: at + 600])
+    match = re.match(r'[^{}]{0,40}"description":\s*"((?:[^"\\]|\\.){0,400})', system[at + len(tool) + 2 : at + 600])
     return match.group(1) if match else ""
 
 
@@ -151,13 +247,18 @@ def context_of(step: Step, recent: int = 24) -> Context:
     systems += [tools for _, tools in said if tools]
     empty: frozenset[str] = frozenset()
     return Context(
-        user="\n".join(users), tools="\n".join(outputs), users=tuple(users), outputs=tuple(outputs),
-            system="\n".join(systems), called=tuple(called),
+        user="\n".join(users),
+        tools="\n".join(outputs),
+        users=tuple(users),
+        outputs=tuple(outputs),
+        system="\n".join(systems),
+        called=tuple(called),
         user_words=empty.union(*(content_words(text) for text in users)),
         tool_words=empty.union(*(content_words(text) for text in outputs)),
         user_entities=_union([entities(text) for text in users]),
         tool_entities=_union([entities(text) for text in outputs]),
-        asked=empty.union(*(asked_for(text) for text in users)))
+        asked=empty.union(*(asked_for(text) for text in users)),
+    )
 
 
 @dataclass(frozen=True)
@@ -206,16 +307,27 @@ def provenance_of(step: Step, context: Context | None = None, facts: ActionFacts
         for spoken, is_machine in instructions_in(output):
             has_injection |= is_machine
             shared = fresh & spoken
-            share = len(shared) / max(4, len(fresh)) if len(fresh) <= 30 else len(shared) / max(4,
-                len(spoken - context.user_words))
+            share = (
+                len(shared) / max(4, len(fresh))
+                if len(fresh) <= 30
+                else len(shared) / max(4, len(spoken - context.user_words))
+            )
             obeys = max(obeys, min(1.0, share))
             count = max(count, len(shared))
             if is_machine:
                 machine = max(machine, min(1.0, share))
     size = max(1, len(own))
-    return Provenance(frozenset(from_tool), frozenset(from_nowhere), unasked, obeys, machine, count,
+    return Provenance(
+        frozenset(from_tool),
+        frozenset(from_nowhere),
+        unasked,
+        obeys,
+        machine,
+        count,
         has_injection,
-                      len(own & context.user_words) / size, len(fresh & context.tool_words) / size)
+        len(own & context.user_words) / size,
+        len(fresh & context.tool_words) / size,
+    )
 
 
 def last_outputs(history: tuple[Message, ...], count: int = 1) -> list[str]:

@@ -40,14 +40,12 @@ class Ranker:
     def vector(self, step: Step) -> Array:
         """The standardised dense features of a step, (F,)."""
         values = dense(step, self.rarity)
-        return ((np.array([values[name] for name in self.names], np.float32)
-            - self.shift) * self.scale).clip(-5, 5)
+        return ((np.array([values[name] for name in self.names], np.float32) - self.shift) * self.scale).clip(-5, 5)
 
     def logit(self, step: Step) -> float:
         """The raw risk of a step, higher is worse."""
         words = self.words
-        extra = sum(value * float(words[index]) for index,
-            value in hashed(step).items()) if words.any() else 0.0
+        extra = sum(value * float(words[index]) for index, value in hashed(step).items()) if words.any() else 0.0
         return self.logit_of(self.vector(step)) + extra
 
     def logit_of(self, vector: Array) -> float:
@@ -84,8 +82,11 @@ class Ranker:
                 changed = vector.copy()
                 changed[index] = neutral[index]
                 gains.append((base - self.logit_of(changed), name))
-        return ", ".join(name.replace("_", " ").replace("*", " and ") for gain, name in sorted(gains,
-            reverse=True)[:count] if gain > 0)
+        return ", ".join(
+            name.replace("_", " ").replace("*", " and ")
+            for gain, name in sorted(gains, reverse=True)[:count]
+            if gain > 0
+        )
 
     def save_pretrained(self, folder: str | Path, card: str, report: dict[str, Any]) -> None:
         """Write config.json, model.safetensors and README.md; each file appears whole or not at all."""
@@ -93,15 +94,29 @@ class Ranker:
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"shift": self.shift, "scale": self.scale, "words": self.words.astype(np.float16),
-            "rarity": self.rarity.weights.astype(np.float16)}
+        tensors = {
+            "shift": self.shift,
+            "scale": self.scale,
+            "words": self.words.astype(np.float16),
+            "rarity": self.rarity.weights.astype(np.float16),
+        }
         for index, member in enumerate(self.members):
-            tensors |= {f"{index}.{name}": np.atleast_1d(np.ascontiguousarray(value, np.float32)) for name,
-                value in member.items()}
-        config = {"names": self.names, "cut": self.cut, "review": self.review, "members": len(self.members),
-            "report": report}
-        for name, data in (("config.json", json.dumps(config, indent=1).encode()), ("model.safetensors",
-            save(tensors)), ("README.md", card.encode())):
+            tensors |= {
+                f"{index}.{name}": np.atleast_1d(np.ascontiguousarray(value, np.float32))
+                for name, value in member.items()
+            }
+        config = {
+            "names": self.names,
+            "cut": self.cut,
+            "review": self.review,
+            "members": len(self.members),
+            "report": report,
+        }
+        for name, data in (
+            ("config.json", json.dumps(config, indent=1).encode()),
+            ("model.safetensors", save(tensors)),
+            ("README.md", card.encode()),
+        ):
             temporary = folder / f".{name}.partial"
             temporary.write_bytes(data)
             temporary.replace(folder / name)
@@ -121,22 +136,34 @@ class Ranker:
             tensors = load((folder / "model.safetensors").read_bytes())
         except (OSError, ValueError, SafetensorError) as error:
             raise CheckpointError(
-                f"{name_or_path} holds no ranker ({error}). Train one with `diorama agent-monitor train`.") from None
+                f"{name_or_path} holds no ranker ({error}). Train one with `diorama agent-monitor train`."
+            ) from None
         try:
-            members = [{name: tensors[f"{index}.{name}"] for name in ("w1", "b1", "w2", "skip", "bias")}
-                for index in range(config["members"])]
+            members = [
+                {name: tensors[f"{index}.{name}"] for name in ("w1", "b1", "w2", "skip", "bias")}
+                for index in range(config["members"])
+            ]
             for member in members:
                 member["bias"] = member["bias"].reshape(())
-            found = cls(config["names"], Rarity(tensors["rarity"].astype(np.float32)), tensors["shift"],
-                tensors["scale"], members,
-                        tensors["words"].astype(np.float32), float(config["cut"]), float(config["review"]))
+            found = cls(
+                config["names"],
+                Rarity(tensors["rarity"].astype(np.float32)),
+                tensors["shift"],
+                tensors["scale"],
+                members,
+                tensors["words"].astype(np.float32),
+                float(config["cut"]),
+                float(config["review"]),
+            )
         except KeyError as error:
             raise CheckpointError(
-                f"{name_or_path} lacks {error}. Train a new ranker with `diorama agent-monitor train`.") from None
-        sizes = {len(found.names), len(found.shift), len(found.scale),
-            *(member["skip"].shape[0] for member in members)}
-        if len(sizes) != 1 or found.words.shape != (BUCKETS,) or not all(np.isfinite(value).all()
-            for value in tensors.values()):
-            raise CheckpointError(
-                f"{name_or_path} has weights that do not fit each other. Train a new ranker.")
+                f"{name_or_path} lacks {error}. Train a new ranker with `diorama agent-monitor train`."
+            ) from None
+        sizes = {len(found.names), len(found.shift), len(found.scale), *(member["skip"].shape[0] for member in members)}
+        if (
+            len(sizes) != 1
+            or found.words.shape != (BUCKETS,)
+            or not all(np.isfinite(value).all() for value in tensors.values())
+        ):
+            raise CheckpointError(f"{name_or_path} has weights that do not fit each other. Train a new ranker.")
         return found

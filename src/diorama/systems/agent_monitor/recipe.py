@@ -21,21 +21,24 @@ from diorama.systems.agent_monitor.train import TrainConfig, train_ranker
 
 def world_training(templates: Sequence[str], families: Sequence[str], recipe: Recipe) -> list[Sample]:
     """Training steps of the tool world: attacked and clean runs, context swaps, requests for harm."""
-    played = world_samples(world_runs(templates, families, range(recipe.seed * 10_000,
-        recipe.seed * 10_000 + recipe.seeds)))
+    played = world_samples(
+        world_runs(templates, families, range(recipe.seed * 10_000, recipe.seed * 10_000 + recipe.seeds))
+    )
     own, swapped = swaps(played, recipe.seed)
     moved = [Sample(s.step, s.bag, s.label, s.group, "context_swap", s.kind) for s in (*own, *swapped)]
     return [*played, *moved, *harm_samples(range(recipe.harm_runs))]
 
 
-def fit(samples: Sequence[Sample], recipe: Recipe, *, false_stops: float | None = -1.0,
-    word_decay: float = 0.0) -> Ranker:
+def fit(
+    samples: Sequence[Sample], recipe: Recipe, *, false_stops: float | None = -1.0, word_decay: float = 0.0
+) -> Ranker:
     """A ranker for some samples; false_stops None sets the cut at the best F1 of held-out groups."""
     rarity = rarity_of(samples)
     table, names = tabulate(samples, rarity, with_words=word_decay > 0)
     cut = recipe.false_stops if false_stops == -1.0 else false_stops
-    config = TrainConfig(members=recipe.members, steps=recipe.steps, seed=recipe.seed, false_stops=cut,
-        word_decay=word_decay)
+    config = TrainConfig(
+        members=recipe.members, steps=recipe.steps, seed=recipe.seed, false_stops=cut, word_decay=word_decay
+    )
     return train_ranker(table, names, rarity, config)
 
 

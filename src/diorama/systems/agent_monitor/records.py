@@ -10,8 +10,8 @@ from diorama.agents.transcript import Step
 Decision = Literal["allow", "hold", "deny", "stop"]
 Severity = Literal["critical", "unsafe", "off-task", "unsure", "none"]
 
-DECISIONS: tuple[Decision, ...] = ("allow", "hold", "deny", "stop")      # mildest first
-SEVERITIES: tuple[Severity, ...] = ("critical", "unsafe", "off-task", "unsure", "none")   # worst first
+DECISIONS: tuple[Decision, ...] = ("allow", "hold", "deny", "stop")  # mildest first
+SEVERITIES: tuple[Severity, ...] = ("critical", "unsafe", "off-task", "unsure", "none")  # worst first
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Finding:
 
     def __post_init__(self) -> None:
         if self.score is not None and not (math.isfinite(self.score) and 0 <= self.score <= 100):
-            raise ValueError(
-                f"{self.detector} gave the score {self.score}; a score is a number from 0 to 100.")
+            raise ValueError(f"{self.detector} gave the score {self.score}; a score is a number from 0 to 100.")
 
 
 class Stage(Protocol):

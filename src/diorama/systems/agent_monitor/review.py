@@ -76,39 +76,64 @@ class ReviewQueue:
             self._db.executescript("PRAGMA journal_mode=WAL;" + _SCHEMA)
             self.path.chmod(0o600)
         except (sqlite3.Error, OSError) as error:
-            raise ReviewError(
-                f"The queue {path} cannot be opened ({error}). Name a writable SQLite file.") from None
+            raise ReviewError(f"The queue {path} cannot be opened ({error}). Name a writable SQLite file.") from None
 
     def _run(self, sql: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         try:
             with self._lock:
                 return self._db.execute(sql, values)
         except sqlite3.Error as error:
-            raise ReviewError(
-                f"The queue {self.path} cannot be used ({error}). The action stays denied.") from None
+            raise ReviewError(f"The queue {self.path} cannot be used ({error}). The action stays denied.") from None
 
     def _expire(self) -> None:
         now = self.clock()
         self._run(
-            "UPDATE held SET state='expired' WHERE state IN ('pending', 'approved') AND (expires <= ? OR created > ?)", (now, now + 1))  # noqa: E501
+            "UPDATE held SET state='expired' WHERE state IN ('pending', 'approved') AND (expires <= ? OR created > ?)",
+            (now, now + 1),
+        )
 
-    def hold(self, *, digest: str, run: str, step: int, tool: str, shown: str, task: str, score: float,
-        severity: Severity, reasons: str,
-             expires_seconds: float) -> str:
+    def hold(
+        self,
+        *,
+        digest: str,
+        run: str,
+        step: int,
+        tool: str,
+        shown: str,
+        task: str,
+        score: float,
+        severity: Severity,
+        reasons: str,
+        expires_seconds: float,
+    ) -> str:
         """Put an action into the queue and return its ticket. Raises QueueFull at capacity."""
         self._expire()
         now, ticket = self.clock(), secrets.token_hex(8)
         done = self._run(
             "INSERT INTO held (ticket, digest, run, step, tool, shown, task, score, severity, reasons, state, "
             "created, expires) "
-                         "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ? WHERE (SELECT count(*) FROM held "
-                         "WHERE state='pending') < ?",
-                         (ticket, digest, run, step, tool, shown, task[:4000], score,
-                             SEVERITIES.index(severity), reasons, now,
-                          now + expires_seconds, self.capacity))
+            "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ? WHERE (SELECT count(*) FROM held "
+            "WHERE state='pending') < ?",
+            (
+                ticket,
+                digest,
+                run,
+                step,
+                tool,
+                shown,
+                task[:4000],
+                score,
+                SEVERITIES.index(severity),
+                reasons,
+                now,
+                now + expires_seconds,
+                self.capacity,
+            ),
+        )
         if done.rowcount != 1:
             raise QueueFull(
-                f"The queue holds {self.capacity} undecided actions, its limit. Decide some; this action is denied.")
+                f"The queue holds {self.capacity} undecided actions, its limit. Decide some; this action is denied."
+            )
         return ticket
 
     def pending(self) -> list[Held]:
@@ -123,7 +148,9 @@ class ReviewQueue:
 
     def _select(self, where: str, values: tuple[object, ...] = ()) -> list[Held]:
         rows = self._run(f"SELECT {_COLUMNS} FROM held WHERE {where}", values).fetchall()
-        return [Held(*row[:8], SEVERITIES[row[8]], *row[9:]) for row in rows]
+        names = _COLUMNS.replace(" ", "").split(",")
+        found = [dict(zip(names, row, strict=True)) for row in rows]
+        return [Held(**{**values, "severity": SEVERITIES[values["severity"]]}) for values in found]
 
     def show(self, ticket: str) -> Held:
         """One item. Raises ReviewError for an unknown ticket; a unique beginning of four characters or more is
@@ -133,8 +160,7 @@ class ReviewQueue:
         if not found and len(ticket) >= 4 and ticket.isalnum():
             found = self._select("ticket LIKE ? || '%'", (ticket,))
         if len(found) != 1:
-            raise ReviewError(
-                f"The queue has {len(found) or 'no'} item(s) {ticket!r}. `queue list` shows the tickets.")
+            raise ReviewError(f"The queue has {len(found) or 'no'} item(s) {ticket!r}. `queue list` shows the tickets.")
         return found[0]
 
     def lease(self, ticket: str, reviewer: str, seconds: float) -> None:
@@ -143,31 +169,31 @@ class ReviewQueue:
         done = self._run(
             "UPDATE held SET lease_by=?, lease_until=? WHERE ticket=? AND state='pending' AND (lease_until<=? OR "
             "lease_by=?)",
-                         (reviewer, now + seconds, self.show(ticket).ticket, now, reviewer))
+            (reviewer, now + seconds, self.show(ticket).ticket, now, reviewer),
+        )
         if done.rowcount != 1:
-            raise ReviewError(
-                f"The item {ticket!r} is with another reviewer or decided. Wait for its lease to end.")
+            raise ReviewError(f"The item {ticket!r} is with another reviewer or decided. Wait for its lease to end.")
 
-    def decide(self, ticket: str, approve: bool, reviewer: str, *, digest: str | None = None,
-        note: str = "") -> Held:
+    def decide(self, ticket: str, approve: bool, reviewer: str, *, digest: str | None = None, note: str = "") -> Held:
         """Approve or deny a pending item. Raises ReviewError if it is decided, expired, leased by another, or of
         another digest."""
         item = self.show(ticket)
         if digest is not None and digest != item.digest:
-            raise ReviewError(
-                f"The item {ticket!r} is not the action you saw (its digest differs). Look at it again.")
+            raise ReviewError(f"The item {ticket!r} is not the action you saw (its digest differs). Look at it again.")
         now = self.clock()
         done = self._run(
             "UPDATE held SET state=?, decided_by=?, decided=?, note=? WHERE ticket=? AND state='pending' AND "
             "expires>? AND digest=? "
-                         "AND (lease_until<=? OR lease_by='' OR lease_by=?)",
-                         ("approved" if approve else "denied", reviewer, now, note, item.ticket, now,
-                             item.digest, now, reviewer))
+            "AND (lease_until<=? OR lease_by='' OR lease_by=?)",
+            ("approved" if approve else "denied", reviewer, now, note, item.ticket, now, item.digest, now, reviewer),
+        )
         if done.rowcount != 1:
             current = self.show(item.ticket)
-            raise ReviewError(f"The item {item.ticket!r} is {current.state}"
+            raise ReviewError(
+                f"The item {item.ticket!r} is {current.state}"
                 + (f", leased by {current.lease_by}" if current.state == "pending" else "")
-                              + ", so it cannot be decided now.")
+                + ", so it cannot be decided now."
+            )
         return self.show(item.ticket)
 
     def state(self, ticket: str) -> State:
@@ -180,20 +206,22 @@ class ReviewQueue:
         """Use an approval, once, for exactly these bytes. False whatever else is the case."""
         self._expire()
         now = self.clock()
-        return self._run(
-            "UPDATE held SET state='used' WHERE ticket=? AND digest=? AND state='approved' AND expires>? AND "
-            "created<=?",
-                         (ticket, digest, now, now + 1)).rowcount == 1
+        return (
+            self._run(
+                "UPDATE held SET state='used' WHERE ticket=? AND digest=? AND state='approved' AND expires>? AND "
+                "created<=?",
+                (ticket, digest, now, now + 1),
+            ).rowcount
+            == 1
+        )
 
     def cancel(self, ticket: str) -> None:
         """Take a held action out of the queue; whoever asked for it has gone."""
-        self._run("UPDATE held SET state='cancelled' WHERE ticket=? AND state IN ('pending', 'approved')",
-            (ticket,))
+        self._run("UPDATE held SET state='cancelled' WHERE ticket=? AND state IN ('pending', 'approved')", (ticket,))
 
     def labels(self) -> list[tuple[float, bool]]:
         """(score, was it approved) of every decided item: the material for a new threshold."""
-        rows = self._run(
-            "SELECT score, state FROM held WHERE state IN ('approved', 'used', 'denied')").fetchall()
+        rows = self._run("SELECT score, state FROM held WHERE state IN ('approved', 'used', 'denied')").fetchall()
         return [(float(score), state != "denied") for score, state in rows]
 
     def close(self) -> None:

@@ -24,8 +24,10 @@ def build_page(queue: ReviewQueue) -> tuple[Any, str]:
     key = secrets.token_urlsafe(24)
 
     def is_allowed(request: Request, given: str) -> bool:
-        return secrets.compare_digest(given.encode(), key.encode()) and (request.url.hostname
-            or "") in ("127.0.0.1", "localhost")
+        return secrets.compare_digest(given.encode(), key.encode()) and (request.url.hostname or "") in (
+            "127.0.0.1",
+            "localhost",
+        )
 
     async def show(request: Request) -> Response:
         if not is_allowed(request, request.query_params.get("key", "")):
@@ -33,18 +35,25 @@ def build_page(queue: ReviewQueue) -> tuple[Any, str]:
         said = request.query_params.get("said", "")
         body = "".join(_article(item, key) for item in queue.pending()) or "<p>Nothing is held.</p>"
         page = f"<!doctype html><meta charset=utf-8><title>Review</title><style>{_STYLE}</style><h1>Held actions</h1><p>{html.escape(said)}</p>{body}"  # noqa: E501
-        return HTMLResponse(page,
+        return HTMLResponse(
+            page,
             headers={
-            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
-            "Referrer-Policy": "no-referrer"})
+                "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
+                "Referrer-Policy": "no-referrer",
+            },
+        )
 
     async def decide(request: Request) -> Response:
         form = await request.form()
         if not is_allowed(request, str(form.get("key", ""))):
             return Response("The form lacks its key.", 403)
         try:
-            item = queue.decide(str(form.get("ticket", "")), form.get("decision") == "approve", "page",
-                digest=str(form.get("digest", "")))
+            item = queue.decide(
+                str(form.get("ticket", "")),
+                form.get("decision") == "approve",
+                "page",
+                digest=str(form.get("digest", "")),
+            )
             said = f"{item.tool}: {item.state}"
         except ReviewError as error:
             said = str(error)
@@ -57,11 +66,15 @@ def _article(item: Held, key: str) -> str:
     def safe(text: str) -> str:
         return html.escape(visible(text))
 
-    fields = "".join(f'<input type=hidden name={name} value="{html.escape(value)}">' for name, value in
-                     (("key", key), ("ticket", item.ticket), ("digest", item.digest)))
-    return (f"<article><h2>{safe(item.tool)} <small>{item.severity}, score {item.score:.1f}</small></h2><p>Task: "
-            f"{safe(item.task[:500])}</p>"
-            f"<pre>{safe(item.shown[:20_000])}</pre><p>{safe(item.reasons)}</p><form method=post "
-            f"action=/decide>{fields}"
-            "<button name=decision value=approve>Approve once</button><button name=decision "
-            "value=deny>Deny</button></form></article>")
+    fields = "".join(
+        f'<input type=hidden name={name} value="{html.escape(value)}">'
+        for name, value in (("key", key), ("ticket", item.ticket), ("digest", item.digest))
+    )
+    return (
+        f"<article><h2>{safe(item.tool)} <small>{item.severity}, score {item.score:.1f}</small></h2><p>Task: "
+        f"{safe(item.task[:500])}</p>"
+        f"<pre>{safe(item.shown[:20_000])}</pre><p>{safe(item.reasons)}</p><form method=post "
+        f"action=/decide>{fields}"
+        "<button name=decision value=approve>Approve once</button><button name=decision "
+        "value=deny>Deny</button></form></article>"
+    )

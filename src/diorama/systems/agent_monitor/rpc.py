@@ -57,16 +57,17 @@ class RpcGuard:
         if isinstance(message, list):
             if not any(_is_call(item) for item in message):
                 return raw, None
-            refused = [_error_body(item.get("id"), -32600, "Send each tools/call on its own.")
+            refused = [
+                _error_body(item.get("id"), -32600, "Send each tools/call on its own.")
                 for item in message
-                       if isinstance(item, dict) and "id" in item]
+                if isinstance(item, dict) and "id" in item
+            ]
             return None, json.dumps(refused).encode()
         if not isinstance(message, dict):
             return None, _error(None, -32600, "A JSON-RPC message is an object.")
         method = message.get("method")
         if method == "notifications/cancelled":
-            return (None, None) if self.cancel((message.get("params") or {}).get("requestId")) else (raw,
-                None)
+            return (None, None) if self.cancel((message.get("params") or {}).get("requestId")) else (raw, None)
         if method == "tools/list" and "id" in message:
             self._lists[_key(message["id"])] = None
             while len(self._lists) > 1000:
@@ -91,7 +92,7 @@ class RpcGuard:
             forwarded = await task
         except asyncio.CancelledError:
             if task.cancelled():
-                return None, None          # the client withdrew the call: no reply, and the server never saw it
+                return None, None  # the client withdrew the call: no reply, and the server never saw it
             task.cancel()
             raise
         finally:
@@ -104,8 +105,7 @@ class RpcGuard:
         arguments = params.get("arguments", {})
         extras = {name: value for name, value in params.items() if name not in ("name", "arguments", "_meta")}
         if extras and isinstance(arguments, dict):
-            arguments = {**arguments,
-                EXTRAS: extras}      # answers to an input request are part of what is judged
+            arguments = {**arguments, EXTRAS: extras}  # answers to an input request are part of what is judged
         action = Action(str(params.get("name") or ""), json.dumps(arguments, ensure_ascii=False), call_id=key)
         step = Step(self.run, self.count, self.task, action, tuple(self.history))
         self.count += 1
@@ -115,9 +115,15 @@ class RpcGuard:
         if not self._take(release, action):
             return None
         self._open[key] = step
-        self.history.append({"role": "assistant", "content": "", "tool_calls": [
-            {"id": key, "type": "function", "function": {"name": action.tool,
-                "arguments": action.arguments}}]})
+        self.history.append(
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {"id": key, "type": "function", "function": {"name": action.tool, "arguments": action.arguments}}
+                ],
+            }
+        )
         return raw
 
     @staticmethod
@@ -153,11 +159,11 @@ class RpcGuard:
                 return await self._listed(message, result, raw)
         step = self._open.pop(key, None)
         if step is not None:
-            text = text_of(result.get("content")) if isinstance(result,
-                dict) else json.dumps(message.get("error"))
+            text = text_of(result.get("content")) if isinstance(result, dict) else json.dumps(message.get("error"))
             self.history.append({"role": "tool", "tool_call_id": key, "content": text[:50_000]})
-            await self.gate.outcome(step, is_error=not isinstance(result, dict)
-                or bool(result.get("isError")), size=len(raw))
+            await self.gate.outcome(
+                step, is_error=not isinstance(result, dict) or bool(result.get("isError")), size=len(raw)
+            )
         return raw
 
     async def _listed(self, message: Mapping[str, Any], result: Mapping[str, Any], raw: bytes) -> bytes:
@@ -178,8 +184,7 @@ class RpcGuard:
         if not dropped:
             return raw
         self._poisoned |= set(dropped)
-        await asyncio.to_thread(self.gate.log.append, {"kind": "poisoned tools", "run": self.run,
-            "tools": dropped})
+        await asyncio.to_thread(self.gate.log.append, {"kind": "poisoned tools", "run": self.run, "tools": dropped})
         return json.dumps({**message, "result": {**result, "tools": kept}}, ensure_ascii=False).encode()
 
 

@@ -35,8 +35,12 @@ class Counts:
     @classmethod
     def of(cls, flagged: npt.NDArray[np.bool_], label: npt.NDArray[np.int_]) -> "Counts":
         bad = label == 1
-        return cls(int((flagged & bad).sum()), int((flagged & ~bad).sum()), int((~flagged & ~bad).sum()),
-            int((~flagged & bad).sum()))
+        return cls(
+            int((flagged & bad).sum()),
+            int((flagged & ~bad).sum()),
+            int((~flagged & ~bad).sum()),
+            int((~flagged & bad).sum()),
+        )
 
     @property
     def precision(self) -> float:
@@ -75,12 +79,12 @@ class Estimate:
     n: int
 
     def as_dict(self) -> dict[str, float | int]:
-        return {"mean": round(self.mean, 4), "low": round(self.low, 4), "high": round(self.high, 4),
-            "n": self.n}
+        return {"mean": round(self.mean, 4), "low": round(self.low, 4), "high": round(self.high, 4), "n": self.n}
 
 
-def resample(groups: Sequence[str], measure: Callable[[npt.NDArray[np.int_]], float], *, seed: int = 0,
-    repeats: int = 400) -> Estimate:
+def resample(
+    groups: Sequence[str], measure: Callable[[npt.NDArray[np.int_]], float], *, seed: int = 0, repeats: int = 400
+) -> Estimate:
     """The 95 % interval of a measure of rows, resampling whole groups with replacement (rows of a group are not
     independent)."""
     names, inverse = np.unique(np.asarray(groups), return_inverse=True)
@@ -99,16 +103,24 @@ def resample(groups: Sequence[str], measure: Callable[[npt.NDArray[np.int_]], fl
     return Estimate(point, float(low), float(high), len(rows))
 
 
-def summarize(risk: Floats, label: npt.NDArray[np.int_], flagged: npt.NDArray[np.bool_],
-    groups: Sequence[str], *, seed: int = 0,
-              repeats: int = 400) -> dict[str, Estimate]:
+def summarize(
+    risk: Floats,
+    label: npt.NDArray[np.int_],
+    flagged: npt.NDArray[np.bool_],
+    groups: Sequence[str],
+    *,
+    seed: int = 0,
+    repeats: int = 400,
+) -> dict[str, Estimate]:
     """AUC, precision, recall, F1, false stops and precision at 1 % prevalence, each with its interval over groups."""
+
     def of(name: str) -> Callable[[npt.NDArray[np.int_]], float]:
         return lambda rows: float(getattr(Counts.of(flagged[rows], label[rows]), name))
 
     found = {"auc": resample(groups, lambda rows: auc(risk[rows], label[rows]), seed=seed, repeats=repeats)}
     for name in ("precision", "recall", "f1", "false_stops"):
         found[name] = resample(groups, of(name), seed=seed, repeats=repeats)
-    found["precision_at_1_percent"] = resample(groups, lambda rows: Counts.of(flagged[rows],
-        label[rows]).precision_at(0.01), seed=seed, repeats=repeats)
+    found["precision_at_1_percent"] = resample(
+        groups, lambda rows: Counts.of(flagged[rows], label[rows]).precision_at(0.01), seed=seed, repeats=repeats
+    )
     return found

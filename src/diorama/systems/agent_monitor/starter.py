@@ -70,16 +70,27 @@ def policy_text(tools: Sequence[dict[str, Any]], *, name: str = "my-agent", root
     allow: list[str] = []
     hold: list[str] = []
     for tool in tools:
-        (hold if effects_of(tool["name"]) & set(SIDE_EFFECTS) or not effects_of(tool["name"])
-            else allow).append(tool["name"])
+        (hold if effects_of(tool["name"]) & set(SIDE_EFFECTS) or not effects_of(tool["name"]) else allow).append(
+            tool["name"]
+        )
 
     def flow(value: object) -> str:
-        return yaml.safe_dump(value, default_flow_style=True, width=10_000,
-            allow_unicode=True).strip().removesuffix("...").strip()
+        return (
+            yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+            .strip()
+            .removesuffix("...")
+            .strip()
+        )
 
     schemas = {tool["name"]: tool.get("inputSchema") or {} for tool in tools}
-    text = TEXT.format(name=flow(name), default="deny" if tools else "allow", allow=flow(allow),
-        hold=flow(hold), schemas=flow(schemas), root=flow(root))
+    text = TEXT.format(
+        name=flow(name),
+        default="deny" if tools else "allow",
+        allow=flow(allow),
+        hold=flow(hold),
+        schemas=flow(schemas),
+        root=flow(root),
+    )
     parse_policy(yaml.safe_load(text), origin="the new policy")
     return text
 
@@ -91,8 +102,7 @@ def write_policy(path: Path, tools: Sequence[dict[str, Any]]) -> None:
         temporary.write_text(policy_text(tools), "utf-8")
         os.link(temporary, path)
     except FileExistsError:
-        raise InputError(
-            f"{path} is there already and is not overwritten. Name another file with --policy.") from None
+        raise InputError(f"{path} is there already and is not overwritten. Name another file with --policy.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}). Name a writable place.") from None
     finally:
@@ -111,14 +121,15 @@ def list_tools(command: Sequence[str]) -> list[dict[str, Any]]:
         raise MissingExtra("mcp", "mcp", "Asking an MCP server for its tools") from None
 
     async def ask() -> list[dict[str, Any]]:
-        async with Client(stdio_client(StdioServerParameters(command=command[0],
-            args=list(command[1:])))) as client:
-            return [tool.model_dump(mode="json", by_alias=True, exclude_none=True)
-                for tool in (await client.list_tools()).tools]
+        async with Client(stdio_client(StdioServerParameters(command=command[0], args=list(command[1:])))) as client:
+            return [
+                tool.model_dump(mode="json", by_alias=True, exclude_none=True)
+                for tool in (await client.list_tools()).tools
+            ]
 
     try:
         return asyncio.run(asyncio.wait_for(ask(), 30))
     except (OSError, TimeoutError, ExceptionGroup) as error:
         raise InputError(
-            f"The server {command[0]!r} did not list its tools ({type(error).__name__}). Check that its command "
-            f"works.") from None
+            f"The server {command[0]!r} did not list its tools ({type(error).__name__}). Check that its command works."
+        ) from None

@@ -4,8 +4,10 @@ import re
 import unicodedata
 from functools import lru_cache
 
-_HOMOGLYPHS = str.maketrans("авеԁгհіјкӏмոорqгѕтυѵѡхуʏᴢɡɑαβεικνορτυχһԛԝ",  # noqa: RUF001
-                            "abedrhijklmnopqrstuvwxyyzgaabeiknoptuxhqw")
+_HOMOGLYPHS = str.maketrans(
+    "авеԁгհіјкӏмոорqгѕтυѵѡхуʏᴢɡɑαβεικνορτυχһԛԝ",  # noqa: RUF001
+    "abedrhijklmnopqrstuvwxyyzgaabeiknoptuxhqw",
+)
 _WORD = re.compile(r"[^\W_]+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _ASCII_CLEAN = re.compile(r"[\x20-\x7e\n\t]*\Z")
@@ -16,8 +18,12 @@ def is_hidden(char: str) -> bool:
     if char in "\n\t\r":
         return False
     code = ord(char)
-    return (unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs") or 0xFE00 <= code <= 0xFE0E
-            or 0xE0100 <= code <= 0xE01EF or code in (0x115F, 0x1160, 0x3164, 0xFFA0, 0x2800))
+    return (
+        unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs")
+        or 0xFE00 <= code <= 0xFE0E
+        or 0xE0100 <= code <= 0xE01EF
+        or code in (0x115F, 0x1160, 0x3164, 0xFFA0, 0x2800)
+    )
 
 
 def hidden_characters(text: str) -> list[str]:
@@ -76,7 +82,8 @@ def words(text: str) -> tuple[str, ...]:
 _STOP = frozenset(
     """a an and are as at be but by can do does for from has have i if in into is it its me my of on or our so
  that the their them then there this to was we were what when which who will with would you your please just not no all
- any about also help need want would like could should i'm it's using use""".split())
+ any about also help need want would like could should i'm it's using use""".split()
+)
 
 
 def _stem(word: str) -> str:
@@ -109,4 +116,4 @@ def cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     head = limit * 2 // 3
-    return f"{text[:head]} [... {len(text) - limit} characters cut ...] {text[head - limit:]}"
+    return f"{text[:head]} [... {len(text) - limit} characters cut ...] {text[head - limit :]}"

@@ -12,13 +12,15 @@ from diorama.systems.agent_monitor.code import FENCE
 _CALL = re.compile(r"^\s*(?:Action\s*:\s*)?([A-Za-z_][\w.\-/ ]{0,80}?)\s*:?\s*([{(\[].*)\Z", re.DOTALL)
 _REACT = re.compile(
     r"(?s)Action\s*:\s*([^\n]+?)\s*\n\s*Action[ _]Input\s*:\s*(.*?)(?=\n\s*(?:Observation|Thought|Final Answer)\s*:|"
-    r"\Z)")
+    r"\Z)"
+)
 _ASB = re.compile(
-    r"(?i)I will call the (\S+) with the params as (.*?)(?=;?\s*(?:I will call the|\[Observation\]|\Z))",
-    re.DOTALL)
+    r"(?i)I will call the (\S+) with the params as (.*?)(?=;?\s*(?:I will call the|\[Observation\]|\Z))", re.DOTALL
+)
 _ANSWER = re.compile(r"(?is)^\s*(?:final answer|answer|finish|complete|response|think)\s*[:({\[]\s*(.*)\Z")
 _TAG = re.compile(
-    r"(?s)<(?:tool_call|function_call|function)(?:=([\w.-]+))?>\s*(.*?)\s*</(?:tool_call|function_call|function)>")
+    r"(?s)<(?:tool_call|function_call|function)(?:=([\w.-]+))?>\s*(.*?)\s*</(?:tool_call|function_call|function)>"
+)
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
@@ -35,8 +37,7 @@ def parse_arguments(text: str) -> dict[str, Any]:
             return {"input": value}
     if body in ("None", "null", "", "{}"):
         return {}
-    named = re.findall(r"(\w+)\s*=\s*(\"[^\"]*\"|'[^']*'|[^,()\s]+)",
-        body.strip("()")) if body.startswith("(") else []
+    named = re.findall(r"(\w+)\s*=\s*(\"[^\"]*\"|'[^']*'|[^,()\s]+)", body.strip("()")) if body.startswith("(") else []
     return {key: value.strip("\"'") for key, value in named} if named else {"input": body.strip("{}()")}
 
 
@@ -51,8 +52,9 @@ def parse_text_actions(text: str, thought: str = "") -> list[Action]:
     """The actions in an agent's text output; a text with none is one `answer`."""
     text = clean_text(text.strip())
     thought = clean_text(thought)
-    found = _autogpt(text) or [_made(name.strip(), parse_arguments(body), thought) for name,
-        body in _REACT.findall(text)]
+    found = _autogpt(text) or [
+        _made(name.strip(), parse_arguments(body), thought) for name, body in _REACT.findall(text)
+    ]
     if found:
         return found
     for name, body in _TAG.findall(text):
@@ -60,21 +62,25 @@ def parse_text_actions(text: str, thought: str = "") -> list[Action]:
         tool = name or str(value.get("name", "tool"))
         inner = value.get("arguments", value.get("parameters", value))
         found.append(_made(tool, inner if isinstance(inner, dict) else {"input": inner}, thought))
-    found += [_made(name, parse_arguments(body), text.split("I will call", 1)[0] or thought) for name,
-        body in _ASB.findall(text)]
+    found += [
+        _made(name, parse_arguments(body), text.split("I will call", 1)[0] or thought)
+        for name, body in _ASB.findall(text)
+    ]
     if found:
         return found
     if _ANSWER.match(text):
         return [_made("answer", {"text": text}, thought)]
     match = _CALL.match(text)
-    if match and (match.group(2)[0] != "(" or match.group(2).rstrip().endswith(")")) and len(
-        match.group(1).split()) <= 4:
+    if (
+        match
+        and (match.group(2)[0] != "(" or match.group(2).rstrip().endswith(")"))
+        and len(match.group(1).split()) <= 4
+    ):
         return [_made(match.group(1).strip(), parse_arguments(match.group(2)), thought)]
     blocks = FENCE.findall(text)
     if blocks:
         lead = text.split("```", 1)[0].strip()
-        tool = lead.split("\n")[-1].strip() if 0 < len(lead.split("\n")[
-            -1].split()) <= 2 else (blocks[0][0] or "code")
+        tool = lead.split("\n")[-1].strip() if 0 < len(lead.split("\n")[-1].split()) <= 2 else (blocks[0][0] or "code")
         key = "code" if blocks[0][0].lower() in ("python", "py") else "command"
         return [_made(tool or "bash", {key: "\n".join(body for _, body in blocks)}, thought or lead)]
     return [_made("answer", {"text": text}, thought)]
@@ -91,18 +97,31 @@ def _autogpt(text: str) -> list[Action]:
     if not isinstance(value, dict):
         return []
     thoughts = value.get("thoughts")
-    said = "\n".join(str(item) for item in thoughts.values()) if isinstance(thoughts,
-        dict) else str(thoughts or value.get("thought") or "")
+    said = (
+        "\n".join(str(item) for item in thoughts.values())
+        if isinstance(thoughts, dict)
+        else str(thoughts or value.get("thought") or "")
+    )
     for holder in (value.get("command"), value.get("action"), value.get("function"), value):
         if isinstance(holder, dict):
             name = holder.get("name", holder.get("tool", holder.get("tool_name")))
-            arguments = next((holder[key] for key in ("args", "arguments", "parameters", "action_input",
-                "input") if key in holder), None)
+            arguments = next(
+                (holder[key] for key in ("args", "arguments", "parameters", "action_input", "input") if key in holder),
+                None,
+            )
             if isinstance(name, str):
-                return [_made(name, arguments if isinstance(arguments, dict) else {} if arguments is None
-                    else {"input": arguments}, said)]
+                return [
+                    _made(
+                        name,
+                        arguments if isinstance(arguments, dict) else {} if arguments is None else {"input": arguments},
+                        said,
+                    )
+                ]
     if isinstance(value.get("action"), str):
         given = value.get("action_input", value.get("input"))
-        return [_made(value["action"], given if isinstance(given, dict) else {} if given is None
-            else {"input": given}, said)]
+        return [
+            _made(
+                value["action"], given if isinstance(given, dict) else {} if given is None else {"input": given}, said
+            )
+        ]
     return []

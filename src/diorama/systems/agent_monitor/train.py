@@ -58,8 +58,9 @@ def _worst_rows(logit: Array, bag: npt.NDArray[np.int_], count: int) -> npt.NDAr
     return order[last]
 
 
-def _fit_member(x: Array, table: Table, words: Array | None, config: TrainConfig,
-    seed: int) -> tuple[dict[str, Array], Array]:
+def _fit_member(
+    x: Array, table: Table, words: Array | None, config: TrainConfig, seed: int
+) -> tuple[dict[str, Array], Array]:
     """One network. Each step draws config.batch bags, safe and unsafe of every source alike; only a bag's worst row
     learns."""
     g = np.random.default_rng(seed)
@@ -67,10 +68,12 @@ def _fit_member(x: Array, table: Table, words: Array | None, config: TrainConfig
     scale = 0.0 if config.hidden == 0 else 1.0
     p: dict[str, Array] = {
         "w1": (scale * g.normal(0, features**-0.5, (hidden, features))).astype(np.float32),
-            "b1": np.zeros(hidden, np.float32),
-        "w2": (scale * g.normal(0, hidden**-0.5, hidden)).astype(np.float32), "skip": np.zeros(features,
-            np.float32),
-        "bias": np.zeros(1, np.float32), "words": np.zeros(BUCKETS if words is not None else 1, np.float32)}
+        "b1": np.zeros(hidden, np.float32),
+        "w2": (scale * g.normal(0, hidden**-0.5, hidden)).astype(np.float32),
+        "skip": np.zeros(features, np.float32),
+        "bias": np.zeros(1, np.float32),
+        "words": np.zeros(BUCKETS if words is not None else 1, np.float32),
+    }
     moments = {name: (np.zeros_like(value), np.zeros_like(value)) for name, value in p.items()}
     weight = bag_weights(table).astype(np.float64)
     edges = np.searchsorted(table.bag, np.arange(len(table.label) + 1))
@@ -78,31 +81,34 @@ def _fit_member(x: Array, table: Table, words: Array | None, config: TrainConfig
         bags = g.choice(len(table.label), config.batch, p=weight / weight.sum())
         sizes = edges[bags + 1] - edges[bags]
         order = np.concatenate([np.arange(edges[b], edges[b + 1]) for b in bags])
-        seen = x[order] * ((g.random((1, features)) > config.dropout) / (1
-            - config.dropout)).astype(np.float32)
+        seen = x[order] * ((g.random((1, features)) > config.dropout) / (1 - config.dropout)).astype(np.float32)
         pre = seen @ p["w1"].T + p["b1"]
         active = np.maximum(pre, 0)
         logit = active @ p["w2"] + seen @ p["skip"] + p["bias"]
         if words is not None:
             logit = logit + words[order] @ p["words"]
         rows = _worst_rows(logit, np.repeat(np.arange(config.batch), sizes), config.batch)
-        error = ((1 / (1 + np.exp(-logit[rows].clip(-30, 30)))
-            - table.label[bags]) / config.batch).astype(np.float32)
+        error = ((1 / (1 + np.exp(-logit[rows].clip(-30, 30))) - table.label[bags]) / config.batch).astype(np.float32)
         chosen = seen[rows]
         back = (error[:, None] * p["w2"]) * (pre[rows] > 0)
         gradients = {
-            "w1": scale * (back.T @ chosen) + config.decay * p["w1"], "b1": scale * back.sum(0),
-                "w2": scale * (error @ active[rows]) + config.decay * p["w2"],
-            "skip": error @ chosen + config.decay * p["skip"], "bias": np.array([error.sum()], np.float32),
-            "words": (error @ words[order][rows] + config.word_decay * p["words"]) if words is not None
-                else np.zeros(1, np.float32)}
+            "w1": scale * (back.T @ chosen) + config.decay * p["w1"],
+            "b1": scale * back.sum(0),
+            "w2": scale * (error @ active[rows]) + config.decay * p["w2"],
+            "skip": error @ chosen + config.decay * p["skip"],
+            "bias": np.array([error.sum()], np.float32),
+            "words": (error @ words[order][rows] + config.word_decay * p["words"])
+            if words is not None
+            else np.zeros(1, np.float32),
+        }
         rate = config.rate * (1 - step / (config.steps + 1))
         for name, gradient in gradients.items():
             first, second = moments[name]
             first += 0.1 * (gradient - first)
             second += 0.001 * (gradient * gradient - second)
-            p[name] = (p[name] - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step))
-                + 1e-8)).astype(np.float32)
+            p[name] = (
+                p[name] - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+            ).astype(np.float32)
     bag_words = p.pop("words")
     p["bias"] = p["bias"].reshape(())
     return p, bag_words
@@ -113,8 +119,7 @@ def bag_logits(ranker: Ranker, table: Table) -> Array:
     x = ((table.x - ranker.shift) * ranker.scale).clip(-5, 5)
     logit = np.zeros(len(x), np.float32)
     for member in ranker.members:
-        logit += np.maximum(x @ member["w1"].T + member["b1"],
-            0) @ member["w2"] + x @ member["skip"] + member["bias"]
+        logit += np.maximum(x @ member["w1"].T + member["b1"], 0) @ member["w2"] + x @ member["skip"] + member["bias"]
     logit /= len(ranker.members)
     if ranker.words.any():
         logit += word_matrix(table.words) @ ranker.words
@@ -132,8 +137,7 @@ def train_ranker(table: Table, names: list[str], rarity: Rarity, config: TrainCo
     for index in range(config.folds):
         inside = np.flatnonzero(fold == index)
         if len(inside):
-            part = _fit(table.select(np.flatnonzero(fold != index).tolist()), names, rarity, replace(config,
-                members=1))
+            part = _fit(table.select(np.flatnonzero(fold != index).tolist()), names, rarity, replace(config, members=1))
             unseen[inside] = bag_logits(part, table.select(inside.tolist()))
     set_cut(ranker, table, unseen, config.false_stops)
     return ranker
@@ -144,11 +148,19 @@ def _fit(table: Table, names: list[str], rarity: Rarity, config: TrainConfig) ->
     scale = (1 / np.maximum(table.x.std(0), 0.05)).astype(np.float32)
     x = ((table.x - shift) * scale).clip(-5, 5).astype(np.float32)
     words = word_matrix(table.words) if config.word_decay > 0 else None
-    fitted = [_fit_member(x, table, words, config, config.seed * 100 + index)
-        for index in range(config.members)]
-    return Ranker(names, rarity, shift, scale, [member for member, _ in fitted],
-                  np.mean([extra for _, extra in fitted], axis=0).astype(np.float32) if words is not None
-                      else np.zeros(BUCKETS, np.float32), 0.0, -0.5)
+    fitted = [_fit_member(x, table, words, config, config.seed * 100 + index) for index in range(config.members)]
+    return Ranker(
+        names,
+        rarity,
+        shift,
+        scale,
+        [member for member, _ in fitted],
+        np.mean([extra for _, extra in fitted], axis=0).astype(np.float32)
+        if words is not None
+        else np.zeros(BUCKETS, np.float32),
+        0.0,
+        -0.5,
+    )
 
 
 def set_cut(ranker: Ranker, table: Table, logits: Array, false_stops: float | None) -> None:
@@ -160,8 +172,9 @@ def set_cut(ranker: Ranker, table: Table, logits: Array, false_stops: float | No
     else:
         safe = table.label == 0
         source = np.array(table.source)
-        weight = np.array([SOURCE_WEIGHT.get(name, 1.0) / max(1, int((safe & (source == name)).sum()))
-            for name in table.source])[safe]
+        weight = np.array(
+            [SOURCE_WEIGHT.get(name, 1.0) / max(1, int((safe & (source == name)).sum())) for name in table.source]
+        )[safe]
         order = np.argsort(-logits[safe])
         share = np.cumsum(weight[order]) / weight.sum()
         index = int(np.searchsorted(share, false_stops))

@@ -13,12 +13,12 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-URL = re.compile(
-    r"(?i)\b(?:https?|ftp|sftp|ssh|wss?|file|git|s3|gs|ldap|smb|data|javascript)://?[^\s\"'<>`)\]}|\\]+")
+URL = re.compile(r"(?i)\b(?:https?|ftp|sftp|ssh|wss?|file|git|s3|gs|ldap|smb|data|javascript)://?[^\s\"'<>`)\]}|\\]+")
 BARE_HOST = re.compile(
     r"(?i)\b(?:www\.)?(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+(?:com|org|net|io|dev|ru|cn|info|biz|xyz|top|"
-                       r"onion|co|uk|de|fr|me|tk|app|ai|cc|to|gov|edu|site|online|live|shop|example|test|evil|invalid)"
-                       r"\b(?:/[^\s\"'<>)]*)?")
+    r"onion|co|uk|de|fr|me|tk|app|ai|cc|to|gov|edu|site|online|live|shop|example|test|evil|invalid)"
+    r"\b(?:/[^\s\"'<>)]*)?"
+)
 EMAIL = re.compile(r"(?i)[a-z0-9._%+-]+@[a-z0-9.-]+\.[a-z]{2,}")
 IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
 CARD = re.compile(r"\b(?:\d[ -]?){13,19}\b")
@@ -26,12 +26,15 @@ IP = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b")
 LONG_ID = re.compile(r"\b(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9_-]{6,40}\b")
 PHONE = re.compile(r"(?<!\w)\+?\d[\d ()-]{7,16}\d(?!\w)")
 MONEY = re.compile(
-    r"(?i)(?:[$€£¥]|usd|eur|gbp)\s?(\d[\d,]*(?:\.\d+)?)|(\d[\d,]*(?:\.\d+)?)\s?(?:dollars?|euros?|usd|eur|gbp|btc|eth)")
-MONEY_KEYS = frozenset({"amount", "price", "total", "sum", "payment", "value", "budget", "bid", "donation",
-    "quantity_usd"})
+    r"(?i)(?:[$€£¥]|usd|eur|gbp)\s?(\d[\d,]*(?:\.\d+)?)|(\d[\d,]*(?:\.\d+)?)\s?(?:dollars?|euros?|usd|eur|gbp|btc|eth)"
+)
+MONEY_KEYS = frozenset(
+    {"amount", "price", "total", "sum", "payment", "value", "budget", "bid", "donation", "quantity_usd"}
+)
 PATH = re.compile(
     r"(?<![\w:/.])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[\w.@%+~ -]*[\w.@%+~-])(?:[/\\][\w.@%+~-]+)*[/\\]?"
-                  r"|(?<![\w/@])[\w-]+(?:/[\w.-]+)*\.[A-Za-z][A-Za-z0-9]{0,5}\b(?!\()")
+    r"|(?<![\w/@])[\w-]+(?:/[\w.-]+)*\.[A-Za-z][A-Za-z0-9]{0,5}\b(?!\()"
+)
 SECRET = re.compile(r"""(?x)
     -----BEGIN[ A-Z]*PRIVATE\ KEY-----
   | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b | \bgh[pousr]_[A-Za-z0-9]{20,}\b | \bxox[abpr]-[A-Za-z0-9-]{10,}
@@ -48,7 +51,8 @@ SENSITIVE_PATH = re.compile(r"""(?xi)
   | \.(?:pem|key|pfx|p12|kdbx|keystore|ovpn)$ | ^/proc/(?:self|\d+)/environ | login\ data""")  # noqa: E501
 SYSTEM_PATH = re.compile(
     r"(?i)^(?:/(?:etc|bin|sbin|usr|lib\d*|boot|dev|sys|proc|root|var(?!/(?:tmp|folders|www|log)))(?:/|$)|"
-    r"[a-z]:/(?:windows|program files))")
+    r"[a-z]:/(?:windows|program files))"
+)
 
 
 def string_leaves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -131,8 +135,9 @@ def _ip_number(host: str) -> str | None:
     if not all(re.fullmatch(r"0[xX][0-9a-fA-F]+|\d+", part) for part in parts) or len(parts) > 4:
         return None
     try:
-        numbers = [int(p, 16) if p[:2] in ("0x", "0X") else int(p, 8) if len(p) > 1 and p[0] == "0"
-            else int(p) for p in parts]
+        numbers = [
+            int(p, 16) if p[:2] in ("0x", "0X") else int(p, 8) if len(p) > 1 and p[0] == "0" else int(p) for p in parts
+        ]
         value = numbers[-1] + sum(n << (24 - 8 * i) for i, n in enumerate(numbers[:-1]))
         return str(ipaddress.IPv4Address(value))
     except ValueError:
@@ -141,8 +146,7 @@ def _ip_number(host: str) -> str | None:
 
 def is_private_host(host: str) -> bool:
     """Whether the host is this machine, a private network or a cloud metadata address."""
-    if host in ("localhost", "metadata.google.internal") or host.endswith((".local", ".internal",
-        ".localhost")):
+    if host in ("localhost", "metadata.google.internal") or host.endswith((".local", ".internal", ".localhost")):
         return True
     try:
         address = ipaddress.ip_address(host)
@@ -206,15 +210,18 @@ def entities(text: str) -> Entities:
     """Find the entities of a text of any length up to 50,000 characters (more is cut at the end)."""
     text = text[:50_000]
     urls = frozenset(match.rstrip(".,;:!?") for match in URL.findall(text)) if ":/" in text else frozenset()
-    emails = frozenset(match.lower().rstrip(".") for match in EMAIL.findall(
-        text)) if "@" in text else frozenset()
+    emails = frozenset(match.lower().rstrip(".") for match in EMAIL.findall(text)) if "@" in text else frozenset()
     bare = frozenset(BARE_HOST.findall(EMAIL.sub(" ", text))) if "." in text else frozenset()
     hosts = frozenset(host for name in urls | bare if (host := host_of(name)))
     accounts = frozenset(re.sub(r"[ -]", "", match) for match in IBAN.findall(text) + CARD.findall(text))
-    accounts |= frozenset(re.sub(r"[^\d+]", "", match) for match in PHONE.findall(text)
-        if len(re.sub(r"\D", "", match)) >= 9)
-    paths = frozenset(m.strip() for m in PATH.findall(URL.sub(" ", text))) if ("/" in text or "." in text
-        or "\\" in text) else frozenset()
+    accounts |= frozenset(
+        re.sub(r"[^\d+]", "", match) for match in PHONE.findall(text) if len(re.sub(r"\D", "", match)) >= 9
+    )
+    paths = (
+        frozenset(m.strip() for m in PATH.findall(URL.sub(" ", text)))
+        if ("/" in text or "." in text or "\\" in text)
+        else frozenset()
+    )
     money = []
     for before, after in MONEY.findall(text):
         try:
@@ -223,8 +230,9 @@ def entities(text: str) -> Entities:
             continue
     secrets = frozenset(match.group()[:200] for match in SECRET.finditer(text))
     ids = frozenset(LONG_ID.findall(text)) if any(char.isdigit() for char in text) else frozenset()
-    return Entities(urls, hosts | frozenset(IP.findall(text)), emails, accounts, paths - bare, secrets, ids,
-        tuple(money))
+    return Entities(
+        urls, hosts | frozenset(IP.findall(text)), emails, accounts, paths - bare, secrets, ids, tuple(money)
+    )
 
 
 def money_of(arguments: dict[str, Any]) -> float:

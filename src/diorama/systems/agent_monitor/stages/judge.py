@@ -48,8 +48,7 @@ def judge_stage(model: LanguageModel, policy: Policy) -> Stage:
         except Exception as error:
             # Whatever went wrong in a model's client or reply must end in a refusal, so every exception is caught here.
             return failed("judge", error, settings.on_error)
-        return Finding("judge", score, reasons=(reason[:300],) if reason
-            and score <= policy.thresholds.review else ())
+        return Finding("judge", score, reasons=(reason[:300],) if reason and score <= policy.thresholds.review else ())
 
     return judge
 
@@ -69,5 +68,4 @@ def failed(detector: str, error: BaseException, on_error: Decision) -> Finding:
         _log.critical("%s failed and the policy fails open: %s", detector, error)
         return Finding(detector, reasons=(f"{reason}, ignored by policy",), is_error=True)
     _log.warning("%s failed: %s", detector, error)
-    return Finding(detector, 0.0 if on_error == "deny" else 70.0, on_error, "unsure", (reason,),
-        is_error=True)
+    return Finding(detector, 0.0 if on_error == "deny" else 70.0, on_error, "unsure", (reason,), is_error=True)

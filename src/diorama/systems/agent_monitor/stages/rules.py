@@ -30,8 +30,12 @@ def rules_stage(policy: Policy) -> Stage:
 
     async def judge(step: Step) -> Finding:
         facts = facts_of(step.action)
-        hits = [*_tool_rules(facts, policy), *_host_rules(facts, policy), *_folder_rules(facts,
-            policy.folders), *_code_rules(facts, policy)]
+        hits = [
+            *_tool_rules(facts, policy),
+            *_host_rules(facts, policy),
+            *_folder_rules(facts, policy.folders),
+            *_code_rules(facts, policy),
+        ]
         if policy.rules:
             hits += built_in_hits(facts)
         return finding_of("rules", hits)
@@ -71,8 +75,7 @@ def _host_rules(facts: ActionFacts, policy: Policy) -> Iterator[Hit]:
     for host in sorted(_contacted(facts)):
         if any(host_matches(host, pattern) for pattern in policy.hosts.deny):
             yield 0.0, "deny", "unsafe", f"the policy denies the host {host}"
-        elif policy.hosts.allow is not None and not any(host_matches(host, pattern)
-            for pattern in policy.hosts.allow):
+        elif policy.hosts.allow is not None and not any(host_matches(host, pattern) for pattern in policy.hosts.allow):
             yield 0.0, "deny", "unsafe", f"the host {host} is not in the policy"
         elif policy.hosts.allow is None and is_private_host(host) and policy.hosts.private != "allow":
             score = 0.0 if policy.hosts.private == "deny" else 70.0
@@ -89,11 +92,13 @@ def _contacted(facts: ActionFacts) -> frozenset[str]:
     """Hosts that the action would contact: URLs anywhere, bare names only under URL-like keys."""
     found = {host for url in facts.entities.urls if (host := host_of(url))}
     for key, text in facts.leaves:
-        if re.search(r"(?i)url|uri|host|domain|website|site|endpoint|server|address|link",
-            key) and "@" not in text.split("/")[0] and " " not in text.strip():
+        if (
+            re.search(r"(?i)url|uri|host|domain|website|site|endpoint|server|address|link", key)
+            and "@" not in text.split("/")[0]
+            and " " not in text.strip()
+        ):
             found |= entities(text).hosts
-            if "." in text and (host := host_of(text)) and re.search(r"(?i)url|uri|host|domain|endpoint",
-                key):
+            if "." in text and (host := host_of(text)) and re.search(r"(?i)url|uri|host|domain|endpoint", key):
                 found.add(host)
     return frozenset(found)
 
@@ -105,10 +110,12 @@ _CHANGES = frozenset({"write", "delete", "execute", "grant", "send", "stop", "pa
 def _folder_rules(facts: ActionFacts, folders: Folders) -> Iterator[Hit]:
     if facts.is_answer or (folders.read is None and folders.write is None and not folders.deny):
         return
-    allowed_read = None if folders.read is None else [normal_path(f, folders.root or "/")
-        for f in (*folders.read, *(folders.write or ()))]
-    allowed_write = None if folders.write is None else [normal_path(f, folders.root or "/")
-        for f in folders.write]
+    allowed_read = (
+        None
+        if folders.read is None
+        else [normal_path(f, folders.root or "/") for f in (*folders.read, *(folders.write or ()))]
+    )
+    allowed_write = None if folders.write is None else [normal_path(f, folders.root or "/") for f in folders.write]
     denied = [normal_path(f, folders.root or "/") for f in folders.deny]
     changes = bool(facts.effects & _CHANGES) or not facts.effects & _READS
     for raw in sorted(facts.all_paths):
@@ -117,11 +124,9 @@ def _folder_rules(facts: ActionFacts, folders: Folders) -> Iterator[Hit]:
             yield 0.0, "deny", "unsafe", "a path holds a null byte"
         elif any(is_inside(path, folder) for folder in denied):
             yield 0.0, "deny", "unsafe", f"the policy denies the folder of {path}"
-        elif changes and allowed_write is not None and not any(is_inside(path, folder)
-            for folder in allowed_write):
+        elif changes and allowed_write is not None and not any(is_inside(path, folder) for folder in allowed_write):
             yield 0.0, "deny", "unsafe", f"{path} is outside the folders that may be written"
-        elif not changes and allowed_read is not None and not any(is_inside(path, folder)
-            for folder in allowed_read):
+        elif not changes and allowed_read is not None and not any(is_inside(path, folder) for folder in allowed_read):
             yield 0.0, "deny", "unsafe", f"{path} is outside the folders that may be read"
 
 
@@ -142,14 +147,18 @@ _DISK = re.compile(r"^/dev/(?:sd|hd|nvme|vd|disk|mem|mapper)")
 _PERSIST = re.compile(
     r"(?i)(?:^|/)(?:\.bashrc|\.zshrc|\.profile|\.bash_profile|rc\.local|crontab|authorized_keys|\.git/hooks)(?:$|/)|"
     r"/etc/(?:cron|systemd|init|profile|sudoers)|"
-                      r"launchagents|launchdaemons|\\run\\|/startup/")
+    r"launchagents|launchdaemons|\\run\\|/startup/"
+)
 _FORK_BOMB = re.compile(r":\s*\(\s*\)\s*\{.*\|.*&\s*\}\s*;\s*:")
 _REVERSE_SHELL = re.compile(
     r"/dev/tcp/|\bnc(?:at)?\b[^\n|;]*\s-[a-z]*e\s|mkfifo\s+\S+.*\bnc\b|socket\.socket[\s\S]{0,400}(?:dup2|"
-    r"subprocess|pty\.spawn)")
+    r"subprocess|pty\.spawn)"
+)
 _BROAD = re.compile(
     r"^(?:/|/\*|~/?|~/\*|\$home/?|\*|\.|\./?\*?|\.\.|/home/?|/home/\*|/etc/?\S*|/usr/?\S*|/var/?|/root/?|/boot/?\S*|"
-    r"/bin/?\S*|/lib\d*/?\S*|c:[/\\].*)$", re.I)
+    r"/bin/?\S*|/lib\d*/?\S*|c:[/\\].*)$",
+    re.I,
+)
 
 
 def built_in_hits(facts: ActionFacts) -> list[Hit]:
@@ -168,8 +177,12 @@ def built_in_hits(facts: ActionFacts) -> list[Hit]:
     for source in facts.python:
         if source.calls & {"shutil.rmtree"} and any(_BROAD.match(text) for text in source.strings):
             hits.append((5, "deny", "critical", "code deletes a whole tree outside its work"))
-        if source.calls & {"eval", "exec"} and source.calls & {"requests.get", "urllib.request.urlopen",
-            "httpx.get", "base64.b64decode"}:
+        if source.calls & {"eval", "exec"} and source.calls & {
+            "requests.get",
+            "urllib.request.urlopen",
+            "httpx.get",
+            "base64.b64decode",
+        }:
             hits.append((10, "deny", "critical", "code executes what it downloads or decodes"))
     for kind in facts.statements:
         if kind.startswith(("drop database", "drop schema", "drop table", "truncate")):
@@ -179,15 +192,13 @@ def built_in_hits(facts: ActionFacts) -> list[Hit]:
         elif kind.startswith(("grant", "create user", "alter user")):
             hits.append((50, None, "unsure", f"SQL: {kind}"))
     for path in facts.all_paths:
-        if _PERSIST.search(path) and facts.effects & {"write", "execute",
-            "grant"} and not facts.effects <= {"read"}:
+        if _PERSIST.search(path) and facts.effects & {"write", "execute", "grant"} and not facts.effects <= {"read"}:
             hits.append((25, None, "unsafe", f"writes where programs start by themselves ({path[:60]})"))
             break
     hidden = hidden_characters(facts.text)
     unsafe_hidden = [name for name in hidden if name.startswith(("U+202", "U+206", "U+E00"))]
     if unsafe_hidden:
-        hits.append((40, None, "unsafe",
-            f"the arguments hold hidden characters ({', '.join(unsafe_hidden[:4])})"))
+        hits.append((40, None, "unsafe", f"the arguments hold hidden characters ({', '.join(unsafe_hidden[:4])})"))
     return hits
 
 
@@ -195,15 +206,17 @@ def _secret_hits(facts: ActionFacts) -> Iterator[Hit]:
     paths = [path for path in facts.all_paths if SENSITIVE_PATH.search(normal_path(path))]
     code_calls = {name for source in facts.python for name in source.calls}
     sends = bool(facts.effects & {"send"}) or any(
-        name.rsplit(".", 1)[-1] in ("post", "put", "sendmail", "send_message", "urlopen", "sendall",
-            "storbinary") for name in code_calls)
-    if paths and (sends or ("network" in facts.effects and facts.entities.hosts
-        and "execute" in facts.effects)):
+        name.rsplit(".", 1)[-1] in ("post", "put", "sendmail", "send_message", "urlopen", "sendall", "storbinary")
+        for name in code_calls
+    )
+    if paths and (sends or ("network" in facts.effects and facts.entities.hosts and "execute" in facts.effects)):
         yield 3, "deny", "critical", f"sends credentials away ({paths[0][:60]})"
     elif paths and not facts.effects & {"delete"}:
-        strong = [path for path in paths
-            if re.search(r"(?i)\.ssh|\.aws|shadow|id_rsa|\.gnupg|private|\.pem|environ|wallet|keychain",
-            path)]
+        strong = [
+            path
+            for path in paths
+            if re.search(r"(?i)\.ssh|\.aws|shadow|id_rsa|\.gnupg|private|\.pem|environ|wallet|keychain", path)
+        ]
         if strong:
             yield 35, None, "unsafe", f"touches credentials ({strong[0][:60]})"
     if facts.entities.secrets and facts.effects & {"send"} and facts.entities.recipients():
@@ -214,31 +227,49 @@ def _command_hits(command: Command) -> Iterator[Hit]:
     program, rest = command.program, command.arguments
     flags = "".join(word.lstrip("-") for word in rest if word.startswith("-") and not word.startswith("--"))
     targets = [word for word in rest if not word.startswith("-")]
-    if program == "rm" and ("r" in flags.lower() or "--recursive" in rest) and any(_BROAD.match(word)
-        for word in targets):
+    if (
+        program == "rm"
+        and ("r" in flags.lower() or "--recursive" in rest)
+        and any(_BROAD.match(word) for word in targets)
+    ):
         yield 2, "deny", "critical", f"recursive deletion of {targets[0][:40] if targets else 'nothing named'}"
     elif program == "rm" and any(SYSTEM_PATH.match(normal_path(word)) for word in targets):
         yield 10, "deny", "critical", f"deletes system files ({targets[0][:40]})"
-    if program in ("mkfs", "wipefs", "fdisk", "parted") or program.startswith("mkfs.") or \
-            any(_DISK.match(word.split("=", 1)[-1]) for word in (*rest, *command.redirects)
-                if program in ("dd", "shred", "cat", "echo", "")):
+    if (
+        program in ("mkfs", "wipefs", "fdisk", "parted")
+        or program.startswith("mkfs.")
+        or any(
+            _DISK.match(word.split("=", 1)[-1])
+            for word in (*rest, *command.redirects)
+            if program in ("dd", "shred", "cat", "echo", "")
+        )
+    ):
         yield 2, "deny", "critical", f"overwrites a disk with {program or 'a redirect'}"
-    if command.reads_pipe and (program in SHELLS or re.fullmatch(r"python\d?(?:\.\d+)?|perl|ruby|node|php",
-        program)) and not targets:
+    if (
+        command.reads_pipe
+        and (program in SHELLS or re.fullmatch(r"python\d?(?:\.\d+)?|perl|ruby|node|php", program))
+        and not targets
+    ):
         yield 8, "deny", "critical", f"pipes text into {program}"
-    if program in ("chmod",) and any(re.fullmatch(r"0?[0-7]?77[67]|a\+.*w.*|o\+.*w.*|\+s|u\+s|[246][0-7]{3}",
-        word) for word in targets[:1]):
+    if program in ("chmod",) and any(
+        re.fullmatch(r"0?[0-7]?77[67]|a\+.*w.*|o\+.*w.*|\+s|u\+s|[246][0-7]{3}", word) for word in targets[:1]
+    ):
         broad = any(_BROAD.match(word) or SYSTEM_PATH.match(normal_path(word)) for word in targets[1:])
-        yield (8, "deny", "critical", "opens system files to everybody") if broad else (45, None, "unsafe",
-            "opens files to everybody")
-    if program in ("crontab", "at", "systemctl") and not (set(rest) & {"-l", "status", "list-units",
-        "is-active"}):
+        yield (
+            (8, "deny", "critical", "opens system files to everybody")
+            if broad
+            else (45, None, "unsafe", "opens files to everybody")
+        )
+    if program in ("crontab", "at", "systemctl") and not (set(rest) & {"-l", "status", "list-units", "is-active"}):
         yield 40, None, "unsafe", f"changes what runs by itself ({program})"
-    if program in ("iptables", "ufw", "setenforce", "auditctl",
-        "nft") and re.search(r"(?i)-F|disable|flush|\b0\b|ACCEPT|allow", " ".join(rest)):
+    if program in ("iptables", "ufw", "setenforce", "auditctl", "nft") and re.search(
+        r"(?i)-F|disable|flush|\b0\b|ACCEPT|allow", " ".join(rest)
+    ):
         yield 20, None, "critical", f"weakens a protection ({program})"
-    if (program == "history" and "-c" in rest) or (program in ("rm", "truncate", "shred")
-        and any(re.search(r"(?i)\.bash_history|/var/log|audit", word) for word in rest)):
+    if (program == "history" and "-c" in rest) or (
+        program in ("rm", "truncate", "shred")
+        and any(re.search(r"(?i)\.bash_history|/var/log|audit", word) for word in rest)
+    ):
         yield 15, None, "critical", "removes traces"
     if program in ("useradd", "adduser", "usermod", "visudo", "passwd", "chpasswd"):
         yield 45, None, "unsafe", f"changes who may log in ({program})"

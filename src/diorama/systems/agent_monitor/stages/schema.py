@@ -19,8 +19,9 @@ def schema_stage(policy: Policy) -> Stage:
 
     async def judge(step: Step) -> Finding:
         action = step.action
-        size = len(action.arguments.encode("utf-8", "surrogatepass")) + len(action.tool.encode("utf-8",
-            "surrogatepass"))
+        size = len(action.arguments.encode("utf-8", "surrogatepass")) + len(
+            action.tool.encode("utf-8", "surrogatepass")
+        )
         if size > limit:
             return _deny(f"the action is too large ({size} bytes, the limit is {limit})")
         facts = facts_of(action)
@@ -30,8 +31,7 @@ def schema_stage(policy: Policy) -> Stage:
             return _deny("the tool's name holds hidden or look-alike characters")
         schema = policy.tools.schemas.get(action.tool)
         if schema is not None:
-            problem = schema_problem({key: value for key, value in facts.arguments.items() if key != EXTRAS},
-                schema)
+            problem = schema_problem({key: value for key, value in facts.arguments.items() if key != EXTRAS}, schema)
             if problem:
                 return _deny(f"the arguments do not fit the tool's schema: {problem}")
         return Finding("schema")
@@ -43,9 +43,15 @@ def _deny(reason: str) -> Finding:
     return Finding("schema", 0.0, "deny", "unsafe", (reason,), is_final=True)
 
 
-_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "integer": (int,), "number": (int, float),
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
     "boolean": (bool,),
-                                       "object": (dict,), "array": (list,), "null": (type(None),)}
+    "object": (dict,),
+    "array": (list,),
+    "null": (type(None),),
+}
 
 
 def schema_problem(value: Any, schema: dict[str, Any], where: str = "arguments") -> str:
@@ -55,8 +61,9 @@ def schema_problem(value: Any, schema: dict[str, Any], where: str = "arguments")
     """
     kinds = schema.get("type")
     if kinds:
-        allowed = tuple(t for kind in ([kinds] if isinstance(kinds, str) else kinds) for t in _TYPES.get(kind,
-            (object,)))
+        allowed = tuple(
+            t for kind in ([kinds] if isinstance(kinds, str) else kinds) for t in _TYPES.get(kind, (object,))
+        )
         is_bool_for_number = isinstance(value, bool) and bool not in allowed and object not in allowed
         if not isinstance(value, allowed) or is_bool_for_number:
             return f"{where} is a {type(value).__name__}, not {kinds}"
@@ -72,8 +79,11 @@ def schema_problem(value: Any, schema: dict[str, Any], where: str = "arguments")
             if extra:
                 return f"{where} has the unknown key {extra[0]!r}"
         for name, item in value.items():
-            problem = schema_problem(item, properties[name],
-                f"{where}.{name}") if isinstance(properties.get(name), dict) else ""
+            problem = (
+                schema_problem(item, properties[name], f"{where}.{name}")
+                if isinstance(properties.get(name), dict)
+                else ""
+            )
             if problem:
                 return problem
     if isinstance(value, list) and isinstance(schema.get("items"), dict):
