@@ -34,14 +34,14 @@ class RecipeConfig:
     The oracle judges others on the novel pairs, so it must know them; it never sees a test scene.
     """
 
-    stills: int = 9_000
-    novel: int = 2_500
-    clips: int = 1_500
+    stills: int = 20_000
+    novel: int = 5_000
+    clips: int = 3_000
     moments: int = 3
     smooth: float = 0.2
     """Share of the scenes that is rendered with four rays a pixel."""
     batch_size: int = 64
-    steps: int = 1500
+    steps: int = 5000
     learning_rate: float = 3e-3
     seed: int = 0
     detector: DetectorConfig = field(default_factory=DetectorConfig)
