@@ -24,9 +24,11 @@ SINGULAR = {plural: shape for shape, plural in PLURALS.items()}
 
 def described(words: str) -> Description:
     found = words.split()
-    return Description(shape=next((SINGULAR.get(w, w) for w in found if SINGULAR.get(w, w) in SHAPES), None),
-                       color=next((w for w in found if w in COLORS), None),
-                       size=next((w for w in found if w in SIZES), None))
+    return Description(
+        shape=next((SINGULAR.get(w, w) for w in found if SINGULAR.get(w, w) in SHAPES), None),
+        color=next((w for w in found if w in COLORS), None),
+        size=next((w for w in found if w in SIZES), None),
+    )
 
 
 class TruthfulShown:
@@ -64,8 +66,9 @@ class TruthfulShown:
         """Yes when a fifth of a second of the motion, or its moment, lies in what is shown."""
         for event in events(self.scene):
             kind, motion = event.motion.kind, event.motion
-            if fits(self.scene, event.index, what) and (BARE_VERBS[kind] == verb
-                                                        or (verb == "move" and kind in TRANSLATIONS)):
+            if fits(self.scene, event.index, what) and (
+                BARE_VERBS[kind] == verb or (verb == "move" and kind in TRANSLATIONS)
+            ):
                 shared = min(self.end, motion.end) - max(self.start, motion.start)
                 if shared >= min(0.2, motion.end - motion.start):
                     return "yes"
@@ -80,8 +83,9 @@ class TruthfulVision:
     def __init__(self, strangeness: float | None = None):
         self.strangeness = strangeness
 
-    def sampler(self, *, frames: int | None = None, start: float | None = None,
-                end: float | None = None) -> FrameSampler:
+    def sampler(
+        self, *, frames: int | None = None, start: float | None = None, end: float | None = None
+    ) -> FrameSampler:
         return FrameSampler(frames=frames or 8, start=start, end=end)
 
     def show(self, sources: Sequence[Path], sampler: FrameSampler | None = None) -> TruthfulShown:
@@ -92,8 +96,17 @@ class TruthfulVision:
         else:
             sampler = sampler or self.sampler()
             video = read_video(path, sampler)
-            looked = Looked(path.name, "video", video.frames, tuple(video.indices), tuple(video.timestamps), video.fps,
-                            video.total_frames, video.duration, self.strangeness)
+            looked = Looked(
+                path.name,
+                "video",
+                video.frames,
+                tuple(video.indices),
+                tuple(video.timestamps),
+                video.fps,
+                video.total_frames,
+                video.duration,
+                self.strangeness,
+            )
             start, end = sampler.start or 0.0, sampler.end or video.duration
         beside = path.with_name(f"{path.stem}.truth.json")
         truth = json.loads(beside.read_text()) if beside.is_file() else {"scene": Scene(()).to_dict(), "visible": []}
@@ -123,8 +136,7 @@ def save_scene(tmp_path: Path) -> Callable[..., Path]:
             write_video(path, rgb, 24)
         else:
             save_image(path, render([scene], size=64).rgb[0, 0].permute(1, 2, 0).numpy())
-        path.with_name(f"{path.stem}.truth.json").write_text(
-            json.dumps({"scene": scene.to_dict(), "visible": visible}))
+        path.with_name(f"{path.stem}.truth.json").write_text(json.dumps({"scene": scene.to_dict(), "visible": visible}))
         return path
 
     return save

@@ -162,8 +162,9 @@ def truth_in_words(truth: Answer | Number | Span | Choice) -> str:
     if isinstance(truth, Number):
         return str(truth.value)
     if isinstance(truth, Span):
-        return f"from {truth.start:.2f} s to {truth.end:.2f} s" if truth.end > truth.start else f"at {truth.start:.2f} s"
-    return {"first": IMAGE, "second": OTHER, "both": "both", "neither": "neither"}[truth.which]
+        is_moment = truth.end == truth.start
+        return f"at {truth.start:.2f} s" if is_moment else f"from {truth.start:.2f} s to {truth.end:.2f} s"
+    return {"first": IMAGE, "second": OTHER}.get(truth.which, truth.which)
 
 
 def _row(asked: Asked, report: Report, place: Path) -> dict[str, Any]:

@@ -79,7 +79,8 @@ VERBS = (r"(?:(?:first|finally|suddenly|slowly|quickly) )?(?:move|go|come|slide|
          r"grow|shrink|appear|vanish|disappear|show|get|become|change|start|stop|begin|end|stay|do|happen|jump|run|walk|enter|"
          r"leave|open|close|hit|touch|pick|put|stand|sit|look|wave|smile|speak|talk|eat|drink|cross|pass|reach|arrive|"
          r"fly|swim|drive|cut|pour|throw|catch|kick|play|dance|lift|push|pull|bend|break|explode|burn|melt|flash|blink)")
-FINITE = r"(?:(?!torus\b|glass\b|bus\b|this\b|is\b|was\b|has\b)\w+s|went|came|rose|sank|fell|grew|shrank|spun|moved|appeared|vanished|disappeared|turned|rotated)"
+FINITE = (r"(?:(?!torus\b|glass\b|bus\b|this\b|is\b|was\b|has\b)\w+s|went|came|rose|sank|fell|"
+          r"grew|shrank|spun|moved|appeared|vanished|disappeared|turned|rotated)")
 LOCATE_SPAN_INVERTED = _rule(rf"{WHEN} (?P<aux>does|do|did|will) {SUBJECT} (?P<verb>{VERBS}\b.*)")
 LOCATE_SPAN_ANY = _rule(rf"{WHEN} (?P<aux>does|do|did|will) "
                         rf"(?P<subject>(?:the|a|an|any|some|his|her|its|their) (?:\w+ )*?\w+|\w+) "

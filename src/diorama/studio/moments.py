@@ -16,13 +16,13 @@ from PIL import Image
 
 from diorama.media.videos import FrameSampler, read_video
 
-MAX_FRAMES = 96
+MAX_FRAMES = 128
 """Frames compared with their successors, spread over the clip."""
 MAX_BYTES = 512 * 1024 ** 2
 """Fewer are compared where they are large."""
 GRID = 32
 """Frames are averaged to this many cells a side before they are compared, so that coding noise does not count."""
-CHANGED = 4.0
+CHANGED = 6.0
 """Grey levels (of 255) by which a cell must differ for the frame to count as changed."""
 LAG = 0.2
 """Seconds over which a slow change adds up to one that is seen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,14 +63,15 @@ def wrap(text: str, font: Any, width: int) -> list[str]:
     """The text in lines no wider than `width` pixels; words longer than a line are cut."""
     lines = [""]
     for word in text.split():
-        while word:
+        while word and len(lines) <= MAX_LINES:
             joined = f"{lines[-1]} {word}".strip()
             if font.getlength(joined) <= width:
                 lines[-1], word = joined, ""
             elif lines[-1]:
                 lines.append("")
             else:
-                fitting = max(n for n in range(1, len(word) + 1) if n == 1 or font.getlength(word[:n]) <= width)
+                start = word[:width]                                   # no letter is narrower than a pixel
+                fitting = max(1, bisect_right(range(1, len(start) + 1), width, key=lambda n: font.getlength(start[:n])))
                 lines[-1], word = word[:fitting], word[fitting:]
                 lines += [""] if word else []
     if len(lines) > MAX_LINES:
