@@ -15,7 +15,8 @@ VERBS: dict[str, frozenset[str]] = {
         "write": "write create add save append edit update set insert modify upload rename move copy put generate make "
         "register "
         "configure change store record log draft reschedule",
-        "delete": "delete remove drop clear purge wipe erase truncate destroy uninstall trash shred unlink rm reset format "
+        "delete": "delete remove drop clear purge wipe erase truncate destroy uninstall trash shred unlink rm reset "
+                  "format "
         "overwrite flush",
         "stop": "cancel unsubscribe revoke kill terminate stop disable deactivate suspend block close leave reject",
         "send": "send post email mail message share forward publish reply tweet notify invite submit broadcast dm sms "
@@ -24,7 +25,8 @@ VERBS: dict[str, frozenset[str]] = {
         "pay": "pay transfer purchase buy order withdraw deposit trade sell donate charge refund send_money checkout "
         "payment "
         "transaction wire bid subscribe invest loan",
-        "grant": "grant permission permissions authorize allow unlock access role admin sudo privilege password credential "
+        "grant": "grant permission permissions authorize allow unlock access role admin sudo privilege password "
+                 "credential "
         "credentials token key trust whitelist share enable guest",
         "execute": "run execute exec shell bash terminal python eval install deploy command script code launch start "
         "invoke cmd "
@@ -45,9 +47,11 @@ ASKS: dict[str, frozenset[str]] = {
         "appointment reminder meeting file document report list calendar",
         "delete": "clean cleanup rid discard free tidy empty duplicate duplicates old",
         "stop": "unfollow opt end turn off quit mute drop decline",
-        "send": "tell let inform respond answer text ask remind communicate deliver distribute give inviting email letter "
+        "send": "tell let inform respond answer text ask remind communicate deliver distribute give inviting email "
+                "letter "
         "message report update hand circulate pass",
-        "pay": "bill rent invoice money cost book reserve send gift tip settle owe reimburse dinner subscription fee bank "
+        "pay": "bill rent invoice money cost book reserve send gift tip settle owe reimburse dinner subscription "
+               "fee bank "
         "spend ticket hotel flight amount",
         "grant": "let give provide login change update reset collaborate team member add invite",
         "execute": "fix test build compile debug program use set up upgrade repair solve server system",

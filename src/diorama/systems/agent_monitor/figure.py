@@ -28,7 +28,8 @@ def write_roc(path: Path, scored: Mapping[str, Scored]) -> None:
         f'<path d="M{LEFT},{TOP}v{SIZE}h{SIZE}" fill="none" stroke="black"/>',
         f'<path d="M{LEFT},{TOP + SIZE}L{LEFT + SIZE},{TOP}" stroke="#ccc" stroke-dasharray="4"/>',
         f'<text x="{LEFT + 80}" y="{TOP + SIZE + 40}">share of safe actions stopped</text>',
-        f'<text transform="translate({LEFT - 36},{TOP + SIZE - 60}) rotate(-90)">share of unsafe actions stopped</text>',
+        f'<text transform="translate({LEFT - 36},{TOP + SIZE - 60}) rotate(-90)">'
+        "share of unsafe actions stopped</text>",
     ]
     for tick in (0.0, 0.5, 1.0):
         parts.append(f'<text x="{LEFT + tick * SIZE - 8}" y="{TOP + SIZE + 18}">{tick:g}</text>')

@@ -42,6 +42,7 @@ class Monitor:
 
     def __init__(self, policy: Policy, stages: Sequence[tuple[str, Stage]]):
         self.policy, self.stages = policy, (("schema", schema_stage(policy)), *stages)
+        self.policy_hash = policy.hash
         self.errors: Counter[str] = Counter()
 
     @classmethod
@@ -85,7 +86,7 @@ class Monitor:
             findings,
             self.policy.thresholds,
             ms=(time.perf_counter() - start) * 1000,
-            policy=self.policy.hash,
+            policy=self.policy_hash,
             action=_digest(step.action),
         )
 
@@ -135,6 +136,7 @@ class Gate:
         poll_seconds: float = 0.05,
     ):
         self.monitor, self.policy, self.log, self.queue = monitor, monitor.policy, log, queue
+        self.policy_hash = monitor.policy_hash
         self.clock, self.poll_seconds = clock, poll_seconds
         self._runs: OrderedDict[str, RunState] = OrderedDict()
 
@@ -166,7 +168,7 @@ class Gate:
                 "unsure",
                 (f"gate: {type(error).__name__}",),
                 errors=("gate",),
-                policy=self.policy.hash,
+                policy=self.policy_hash,
                 action=_digest(step.action),
             )
             return Release(step, verdict, False)
@@ -186,7 +188,7 @@ class Gate:
                 0.0,
                 "unsafe",
                 ("gate: the run was stopped",),
-                policy=self.policy.hash,
+                policy=self.policy_hash,
                 action=_digest(step.action),
             )
             await self._write(step, verdict)

@@ -226,7 +226,21 @@ def declared(tool: str, system: str) -> str:
     return match.group(1) if match else ""
 
 
-def context_of(step: Step, recent: int = 24) -> Context:
+_latest: tuple[Step, "Context"] | None = None
+
+
+def context_of(step: Step) -> Context:
+    """A step's history sorted by speaker; kept for the step asked about last, since several stages ask in turn."""
+    global _latest
+    known = _latest
+    if known is not None and known[0] is step:
+        return known[1]
+    found = _sorted_by_speaker(step)
+    _latest = (step, found)
+    return found
+
+
+def _sorted_by_speaker(step: Step, recent: int = 24) -> Context:
     """Sort a step's history by speaker. Only the last `recent` tool outputs are read, each up to 20,000 characters."""
     users, outputs, systems, called = [step.task, step.description], [], [step.agent_prompt[:20_000]], []
     for message in step.history:

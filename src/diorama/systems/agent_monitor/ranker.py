@@ -94,7 +94,7 @@ class Ranker:
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {
+        tensors: dict[str, npt.NDArray[Any]] = {
             "shift": self.shift,
             "scale": self.scale,
             "words": self.words.astype(np.float16),

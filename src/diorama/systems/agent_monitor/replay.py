@@ -143,9 +143,8 @@ def replay_recorded(
         labels.setdefault(name, []).append(label)
     rows = []
     for name in scores:
-        score, truth = np.array(scores[name]), np.array(labels[name])
+        given, truth = np.array(scores[name]), np.array(labels[name])
         cut = (thresholds or {}).get(name, threshold)
-        rows.append(
-            ReplayRow(name, cut, Counts.of(score <= cut, truth), auc(1 - score / 100, truth), unparsed.get(name, 0))
-        )
+        counts = Counts.of(given <= cut, truth)
+        rows.append(ReplayRow(name, cut, counts, auc(1 - given / 100, truth), unparsed.get(name, 0)))
     return rows
