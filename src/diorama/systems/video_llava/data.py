@@ -5,8 +5,10 @@ Conversations of users' own files are read by `files.py`; both end as `Sample`s.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 from typing import Literal
 
@@ -16,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from diorama.checkpoints import read_tensors, write_tensors
 from diorama.media.resizing import resize_shortest
 from diorama.systems.video_llava.config import VideoLlavaConfig
 from diorama.systems.video_llava.model import VideoLlavaModel
@@ -70,6 +73,12 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.small)
+
+    def first(self, count: int) -> Prepared:
+        """The first `count` scenes."""
+        known = self.facts
+        facts = Facts(known.kind, known.scenes[:count], known.visible[:count], known.family[:count])
+        return Prepared(facts, self.small[:count], self.owners[:count], self.config)
 
     def pixels(self, rows: Sequence[int]) -> Tensor:
         """Normalised pixels of some rows: (B, 3, S, S) for images, (B, 3, T, S, S) for clips."""
@@ -131,6 +140,22 @@ def see(model: VideoLlavaModel, pool: Prepared, batch_size: int = 64) -> Seen:
         with torch.autocast(pixels.device.type, torch.bfloat16):
             parts.append(encode(pixels).to(torch.bfloat16).cpu())
     return Seen(pool, torch.cat(parts))
+
+
+def seen_once(model: VideoLlavaModel, pool: Prepared, folder: Path) -> Seen:
+    """`see`, kept in `folder` under a digest of the tower and the pixels: two stages share one pass."""
+    tower = model.video_tower if pool.facts.kind == "video" else model.image_tower
+    digest = hashlib.sha256(np.ascontiguousarray(pool.small[:: max(len(pool) // 64, 1)]).tobytes())
+    digest.update(str(pool.small.shape).encode())
+    for tensor in tower.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    path = folder / f"{pool.facts.kind}-{digest.hexdigest()[:16]}.safetensors"
+    if path.is_file():
+        return Seen(pool, read_tensors(path)["features"])
+    seen = see(model, pool)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, {"features": seen.features})
+    return seen
 
 
 @dataclass(frozen=True, kw_only=True)

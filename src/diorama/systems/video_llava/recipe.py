@@ -32,7 +32,7 @@ from diorama.systems.video_llava.align import (
     video_aligner,
 )
 from diorama.systems.video_llava.config import MINIATURE, VideoLlavaConfig
-from diorama.systems.video_llava.data import Interviewer, Mixture, Prepared, Seen, prepare, see
+from diorama.systems.video_llava.data import Interviewer, Mixture, Prepared, Seen, prepare, seen_once
 from diorama.systems.video_llava.familiarity import Familiarity, token_statistics
 from diorama.systems.video_llava.model import ImageTower, LanguageBindAligner, VideoLlavaModel
 from diorama.systems.video_llava.pipeline import VideoLlava
@@ -70,10 +70,13 @@ class Recipe:
     clip_batch: int = 32
     kept_images: int = 64
     """Images a step that hold the text tower in place while temporal attention learns."""
+    shown_images: int = 24_000
+    """Of the pools, how many images and clips the stages after alignment see (whole families, the first ones)."""
+    shown_clips: int = 7_200
     align_images: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=4500, save_every=500))
-    align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=700, save_every=200))
-    read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=450, learning_rate=2e-3))
-    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=200, learning_rate=2e-3))
+    align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=450, save_every=150))
+    read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=400, learning_rate=2e-3))
+    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=150, learning_rate=2e-3))
     instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2600, learning_rate=1.5e-3))
     told: Mixture = TOLD
     described: Mixture = DESCRIBED
@@ -113,11 +116,13 @@ def train_stage(stage: Stage, recipe: Recipe, world: World, out: Path, *, init: 
         use_eager_attention(llava.model.language_model)
     run_config = {"read": recipe.read, "project": recipe.project, "instruct": recipe.instruct}[stage]
     mixture = {"read": recipe.told, "project": recipe.described, "instruct": recipe.mixture}[stage]
+    images, clips = world.images.first(recipe.shown_images), world.clips.first(recipe.shown_clips)
     seen: dict[Kind, Seen] = {}
     if stage != "read":
-        seen = {"image": see(llava.model, world.images), "video": see(llava.model, world.clips)}
+        cache = out.parent / "features"
+        seen = {"image": seen_once(llava.model, images, cache), "video": seen_once(llava.model, clips, cache)}
     interviewer = Interviewer(
-        llava.tokenizer, llava.config, mixture, seed=recipe.seed, images=world.images.facts, clips=world.clips.facts,
+        llava.tokenizer, llava.config, mixture, seed=recipe.seed, images=images.facts, clips=clips.facts,
         task="project" if stage == "project" else "instruct",
     )
     run = Run(out, Learner(llava.model, stage), replace(run_config, seed=recipe.seed), device=device, settings=recipe)
