@@ -28,8 +28,7 @@ def _stream(*calls, text=""):
     deltas = [{"role": "assistant", "content": text}]
     for n, (name, arguments) in enumerate(calls):
         whole = json.dumps(arguments)
-        deltas.append({"tool_calls": [{"index": n, "id": str(n), "function": {"name": name,
-            "arguments": whole[:4]}}]})
+        deltas.append({"tool_calls": [{"index": n, "id": str(n), "function": {"name": name, "arguments": whole[:4]}}]})
         deltas.append({"tool_calls": [{"index": n, "function": {"arguments": whole[4:]}}]})
     chunks = [{"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     chunks.append({"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
@@ -91,8 +90,7 @@ def test_good_calls_pass_unchanged_and_one_bad_call_discards_all(make_gate, upst
     )
     site = build_app(make_gate(STRICT), url)
     stub.reply = make(GOOD)
-    assert _post(site, "/v1/chat/completions", {**BODY, "stream": streamed},
-        **{"x-run-id": "a"}).content == stub.reply
+    assert _post(site, "/v1/chat/completions", {**BODY, "stream": streamed}, **{"x-run-id": "a"}).content == stub.reply
     stub.reply = make(GOOD, BAD)
     text = _post(site, "/v1/chat/completions", {**BODY, "stream": streamed}, **{"x-run-id": "b"}).text
     assert NOTE in text and "read_file" not in text and "delete_file" not in text
@@ -194,9 +192,14 @@ def test_the_queue_is_worked_from_the_command_line(make_gate, tmp_path, capsys):
 
 
 def test_judging_imports_no_torch_and_the_verbs_import_nothing_heavy():
-    code = "import sys; import diorama.systems.agent_monitor.commands; assert not {'torch', 'numpy', 'mcp', 'openai'} & set(sys.modules), 'verbs'\n"
-    code += "from diorama.systems.agent_monitor.pipeline import Monitor; from diorama.systems.agent_monitor.policy import Policy\n"
-    code += "Monitor.from_policy(Policy()); assert not {'torch', 'transformers', 'mcp', 'openai'} & set(sys.modules), 'monitor'"
+    package = "diorama.systems.agent_monitor"
+    lines = [
+        f"import sys; import {package}.commands",
+        "assert not {'torch', 'numpy', 'mcp', 'openai'} & set(sys.modules), 'verbs'",
+        f"from {package}.pipeline import Monitor; from {package}.policy import Policy; Monitor.from_policy(Policy())",
+        "assert not {'torch', 'transformers', 'mcp', 'openai'} & set(sys.modules), 'monitor'",
+    ]
+    code = "\n".join(lines)
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

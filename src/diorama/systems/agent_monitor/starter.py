@@ -55,8 +55,7 @@ review:
   expires_seconds: 300     # then it counts as denied
   clear_text: false        # may reviewers see passwords and keys?
 
-judge: {{}}                  # an optional language model, e.g. {{base_url: 'http://127.0.0.1:8000/v1', model:
-my-model}}
+judge: {{}}                # an optional language model: {{base_url: 'http://127.0.0.1:8000/v1', model: my-model}}
 rules: true
 provenance: true
 ranker: true
