@@ -32,7 +32,13 @@ from diorama.metrics.claims import package_versions
 from diorama.nn.attention import use_eager_attention
 from diorama.systems.video_llava.config import MINIATURE, LanguageConfig, TowerConfig, VideoLlavaConfig
 from diorama.systems.video_llava.generation import Decoding, Prefix
-from diorama.systems.video_llava.model import ImageTower, VideoLlavaModel, VideoTower, clip_vision_config, llama_config
+from diorama.systems.video_llava.model import (
+    ImageTower,
+    VideoLlavaModel,
+    VideoTower,
+    clip_vision_config,
+    llama_config,
+)
 from diorama.systems.video_llava.processing import Turn, build_word_tokenizer, encode_conversation
 from diorama.systems.video_llava.splice import VIDEO_MARKER, Media, Sample, pack_questions
 from diorama.systems.video_llava.weights import to_port
@@ -63,7 +69,7 @@ SIZES = {"shipped size": MINIATURE, "50M weights": MEDIUM}
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison; `ratio` above 1 means that ours is better, `goal` is what it should reach, None if it has none."""
+    """One comparison; `ratio` above 1 means that ours is better; `goal` is what it should reach, if it has one."""
 
     what: str
     ours: float
@@ -186,7 +192,7 @@ def check_agreement(ours: VideoLlavaModel, port: VideoLlavaForConditionalGenerat
 
 
 def in_turn(sides: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
-    """Median seconds of each side, run in turn `repeats` times after one unmeasured round, every other round reversed."""
+    """Median seconds of each side, run in turn `repeats` times after one unmeasured round, every other one reversed."""
     times: list[list[float]] = [[] for _ in sides]
     for side in sides:
         side()
@@ -310,7 +316,8 @@ def memory_row(name: str, count: int) -> Row:
     found = []
     for side in ("ours", "theirs"):
         line = [sys.executable, str(Path(__file__).resolve()), "--memory", side, name, str(count)]
-        done = subprocess.run(line, capture_output=True, text=True, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        done = subprocess.run(line, capture_output=True, text=True, check=True,
+                              env={**os.environ, "HF_HUB_OFFLINE": "1"})
         found.append(float(done.stdout.splitlines()[-1]))
     ours, theirs = found
     plural = "s" if count > 1 else ""

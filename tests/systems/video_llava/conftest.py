@@ -4,12 +4,24 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, VideoLlavaForConditionalGeneration
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    VideoLlavaForConditionalGeneration,
+)
 from transformers import VideoLlavaConfig as PortConfig
 
-from diorama.systems.video_llava.config import LanguageConfig, TowerConfig, VideoLlavaConfig
+from diorama.systems.video_llava.config import LanguageConfig, TextTowerConfig, TowerConfig, VideoLlavaConfig
+from diorama.systems.video_llava.data import Prepared, Seen, prepare, see
 from diorama.systems.video_llava.model import VideoLlavaModel
+from diorama.systems.video_llava.pipeline import VideoLlava
+from diorama.systems.video_llava.processing import build_word_tokenizer
+from diorama.systems.video_llava.recipe import configured, familiar_with
+from diorama.systems.video_llava.splice import Kind
 from diorama.systems.video_llava.weights import from_port
+from diorama.world.pool import PoolConfig, draw_pool
+from diorama.world.vocabulary import WORDS
 
 IMAGE_TOKEN, VIDEO_TOKEN = 100, 101
 
@@ -17,6 +29,18 @@ TINY = VideoLlavaConfig(
     tower=TowerConfig(image_size=28, patch_size=14, hidden_size=32, num_layers=3, num_heads=4, intermediate_size=64),
     language=LanguageConfig(vocab_size=120, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=64,
                             max_positions=512))
+
+
+WORLD = VideoLlavaConfig(
+    tower=TowerConfig(image_size=32, patch_size=8, hidden_size=32, num_layers=3, num_heads=4, intermediate_size=64,
+                      frames=3),
+    text_tower=TextTowerConfig(hidden_size=32, num_layers=1, num_heads=4, intermediate_size=64, max_positions=96,
+                               projection_dim=32),
+    language=LanguageConfig(hidden_size=32, num_layers=2, num_heads=4, intermediate_size=64, max_positions=1024),
+    pixels="port", pad_square=False)
+"""Small enough for tests, with the world's vocabulary once `configured`."""
+STILLS = PoolConfig(families=2, members=2, size=32, samples=1)
+CLIPS = PoolConfig(families=2, members=2, frames=3, size=32, samples=1, seed=1_000_000)
 
 
 def port_config(hidden_act: str = "gelu") -> PortConfig:
@@ -61,3 +85,39 @@ def port_pair() -> Callable[[str], tuple[VideoLlavaForConditionalGeneration, Vid
         return port, ours
 
     return build
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return build_word_tokenizer(WORDS)
+
+
+@pytest.fixture(scope="session")
+def world_config(tokenizer: PreTrainedTokenizerFast) -> VideoLlavaConfig:
+    return configured(WORLD, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def stills(world_config: VideoLlavaConfig) -> Prepared:
+    return prepare(draw_pool(STILLS), world_config)
+
+
+@pytest.fixture(scope="session")
+def clips(world_config: VideoLlavaConfig) -> Prepared:
+    return prepare(draw_pool(CLIPS), world_config)
+
+
+@pytest.fixture
+def llava(world_config: VideoLlavaConfig, tokenizer: PreTrainedTokenizerFast, stills: Prepared) -> VideoLlava:
+    """Random weights, spread enough for answers to differ from question to question."""
+    torch.manual_seed(3)
+    model = VideoLlavaModel.from_config(world_config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.add_((0.3 if "language_model" in name else 0.1) * torch.randn_like(parameter))
+    return VideoLlava(model, tokenizer, name="random", familiarity=familiar_with(model, stills), device="cpu")
+
+
+@pytest.fixture
+def seen(llava: VideoLlava, stills: Prepared, clips: Prepared) -> dict[Kind, Seen]:
+    return {"image": see(llava.model, stills), "video": see(llava.model, clips)}

@@ -59,6 +59,8 @@ def run(
     from diorama.systems.video_llava.processing import unknown_words
 
     decoding = Decoding(max_tokens=max_tokens, temperature=temperature, seed=common.seed)
+    if not all(asked.strip() for asked in question):
+        raise InputError("A question is empty. Ask something about the files.")
     if common.dry_run:
         emit({"weights": weights, "files": [str(f) for f in files], "questions": question},
              f"would load {weights} and ask {len(question)} question(s) about {len(files)} file(s)", common)

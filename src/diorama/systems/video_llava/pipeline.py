@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
 
 from diorama.checkpoints import read_config, read_tensors, resolve
 from diorama.errors import CheckpointError, InputError
@@ -135,7 +135,8 @@ class VideoLlava:
             model, _ = weights.load_public(folder, temporal_from=temporal_from, strict=strict, dtype=wanted,
                                            onto_fine_tune=str(name_or_path).partition("@")[0] == weights.PORT_ID)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            known_kind = PretrainedConfig() if kind == "diorama_video_llava" else None  # or transformers warns of it
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, config=known_kind)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{folder} has no tokenizer that can be read ({str(error).splitlines()[0]}). "
                                   "Add its tokenizer.json and tokenizer_config.json.") from error
