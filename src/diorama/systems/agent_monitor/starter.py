@@ -127,7 +127,7 @@ def list_tools(command: Sequence[str]) -> list[dict[str, Any]]:
             ]
 
     try:
-        return asyncio.run(asyncio.wait_for(ask(), 30))
+        return asyncio.run(asyncio.wait_for(ask(), 120))
     except (OSError, TimeoutError, ExceptionGroup) as error:
         raise InputError(
             f"The server {command[0]!r} did not list its tools ({type(error).__name__}). Check that its command works."
