@@ -77,7 +77,7 @@ class Recipe:
     align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=450, save_every=150))
     read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=400, learning_rate=2e-3))
     project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=150, learning_rate=2e-3))
-    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2600, learning_rate=1.5e-3))
+    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=1500, learning_rate=1.5e-3))
     told: Mixture = TOLD
     described: Mixture = DESCRIBED
     mixture: Mixture = ASKED
