@@ -149,7 +149,10 @@ def ask_ours(model: VideoLlavaModel, work: Work, count: int) -> list[list[int]]:
     features = model.tower_features([Media("video", work.clip)])[0]
     seen = (Media("video", features=features),)
     samples = [replace(sample, media=seen) for sample in work.samples[:count]]
-    return Prefix.encode(model, samples[0]).answer(samples, Decoding(max_tokens=NEW_TOKENS))
+    decoding = Decoding(max_tokens=NEW_TOKENS)
+    if count == 1:
+        return [list(Prefix.begin(model, samples[0], decoding)[1])]
+    return Prefix.encode(model, samples[0]).answer(samples, decoding)
 
 
 def ask_theirs(port: VideoLlavaForConditionalGeneration, work: Work, count: int) -> list[list[int]]:

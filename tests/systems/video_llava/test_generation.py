@@ -75,6 +75,19 @@ def test_questions_on_a_kept_prefix_equal_generation_without_cache(model, batche
     assert [list(prefix.stream(question, Decoding(max_tokens=12))) for question in questions] == expected
 
 
+def test_a_first_question_leaves_the_prefix_to_the_others(model):
+    media = (video(), image())
+    questions = [ask(*media, words=words) for words in (3, 8, 5)]
+    expected = [answer_without_cache(model, question, 10) for question in questions]
+    prefix, answer = Prefix.begin(model, questions[0], Decoding(max_tokens=10))
+    assert prefix.length == 2 + 40 + 4 and {keys.shape[2] for keys, _ in prefix.states} == {prefix.length}
+    assert prefix.answer(questions[1:], Decoding(max_tokens=10)) == expected[1:]      # before the answer is read
+    assert list(answer) == expected[0]
+    assert prefix.answer(questions, Decoding(max_tokens=10)) == expected
+    with pytest.raises(InputError, match="no prefix to keep"):
+        Prefix.begin(model, ask(words=3))
+
+
 def test_rows_stop_at_the_end_token_on_their_own(model):
     media = (video(2),)
     questions = [ask(*media, words=words) for words in (3, 8, 5, 6, 4)]

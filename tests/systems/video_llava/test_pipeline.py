@@ -10,7 +10,7 @@ from diorama.errors import CheckpointError, InputError, MediaError
 from diorama.media.images import save_image
 from diorama.media.videos import write_video
 from diorama.systems.video_llava import pipeline
-from diorama.systems.video_llava.generation import Decoding, Prefix, generate
+from diorama.systems.video_llava.generation import Decoding, generate
 from diorama.systems.video_llava.pipeline import VideoLlava
 from diorama.systems.video_llava.processing import Turn, encode_conversation
 
@@ -109,18 +109,22 @@ def test_a_range_of_seconds_narrows_the_clip(llava, files):
     assert content["strangeness"] == pytest.approx(looked.strangeness)
 
 
-def test_towers_and_media_are_paid_once(llava, files, monkeypatch):
-    pixels, prefixes = [], []
-    features, encode = llava.model.tower_features, Prefix.encode
+@pytest.mark.parametrize("first", ["one", "several", "streamed"])
+def test_towers_and_media_are_paid_once(llava, files, monkeypatch, first):
+    pixels, lengths = [], []
+    features, splice = llava.model.tower_features, llava.model.splice
     monkeypatch.setattr(llava.model, "tower_features", lambda items: pixels.append(
         sum(item.pixels is not None for item in items)) or features(items))
-    monkeypatch.setattr(Prefix, "encode", lambda *given: prefixes.append(1) or encode(*given))
+    monkeypatch.setattr(llava.model, "splice", lambda *given: lengths.append(1) or splice(*given))
     shown = llava.show(files)
-    for _ in range(2):
-        shown.ask(QUESTIONS, SHORT)
-    list(shown.stream(QUESTIONS[0], SHORT))
-    shown.choose(QUESTIONS[0], ["red", "blue"])
-    assert sum(pixels) == 2 and len(prefixes) == 1
+    if first == "streamed":
+        list(shown.stream(QUESTIONS[0], SHORT))
+    else:
+        shown.ask(QUESTIONS if first == "several" else QUESTIONS[0], SHORT)
+    shown.ask(QUESTIONS, SHORT)
+    shown.ask(QUESTIONS[1], SHORT)
+    list(shown.stream(QUESTIONS[2], SHORT))
+    assert sum(pixels) == 2 and len(lengths) == 1
 
 
 def test_questions_may_place_the_media_themselves(llava, files):

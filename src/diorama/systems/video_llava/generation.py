@@ -6,6 +6,7 @@ the media prefill once; `generate` answers a batch of samples without sharing.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -65,6 +66,27 @@ class Prefix:
                                             past_key_values=DynamicCache())
         states = tuple((layer.keys, layer.values) for layer in output.past_key_values.layers)
         return cls(model, ids, question.media, batch.embeddings.shape[1], states)
+
+    @classmethod
+    def begin(cls, model: VideoLlavaModel, question: Sample,
+              decoding: Decoding = GREEDY) -> tuple["Prefix", Iterator[int]]:
+        """The prefix together with the answer ids to a first question, in one pass over its whole prompt.
+
+        Raises InputError when the sample has no media.
+        """
+        cut = prefix_length(question.input_ids)
+        if cut == 0:
+            raise InputError("The question comes with no media, so there is no prefix to keep. Use generate.")
+        with torch.no_grad():
+            batch = model.splice([question])
+        length = batch.embeddings.shape[1] - (len(question.input_ids) - cut)
+        cache = DynamicCache()
+        steps = decode(model, batch.embeddings, batch.valid, batch.position_ids, cache, decoding)
+        first = next(steps, None)                       # the cache now holds the prompt and nothing else
+        states = tuple((layer.keys[:, :, :length], layer.values[:, :, :length]) for layer in cache.layers)
+        prefix = cls(model, question.input_ids[:cut], question.media, length, states)
+        said = () if first is None else chain([first], steps)
+        return prefix, (token for (token,) in said if token is not None)
 
     def answer(self, questions: Sequence[Sample], decoding: Decoding = GREEDY, *,
                batched: bool = True) -> list[list[int]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +205,7 @@ class Shown:
     llava: VideoLlava
     looked: tuple[Looked, ...]
     media: tuple[Media, ...]
+    _kept: list[Prefix] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def ask(self, questions: str | Sequence[str], decoding: Decoding = GREEDY) -> list[Answer]:
         """An answer to each question, all in one batch behind the same media."""
@@ -215,7 +215,8 @@ class Shown:
         began = time.perf_counter()
         samples = [self._sample(question) for question in asked]
         if self._keeps_prefix(asked):
-            replies = self._prefix.answer(samples, decoding)
+            one = len(samples) == 1
+            replies = [list(self._answer(samples[0], decoding))] if one else self._prefix().answer(samples, decoding)
         else:
             replies = generate(self.llava.model, samples, decoding)
         seconds = (time.perf_counter() - began) / len(asked)
@@ -231,7 +232,7 @@ class Shown:
         ids: list[int] = []
         said = text = ""
         kept = self._keeps_prefix([question])
-        source = self._prefix.stream(sample, decoding) if kept else stream(self.llava.model, sample, decoding)
+        source = self._answer(sample, decoding) if kept else stream(self.llava.model, sample, decoding)
         for token in source:
             ids.append(token)
             text = decode_answer(self.llava.tokenizer, ids)
@@ -261,9 +262,18 @@ class Shown:
         best = options[int(np.argmax(shares))]
         return Choice(question, best, dict(zip(options, shares, strict=True)))
 
-    @cached_property
     def _prefix(self) -> Prefix:
-        return Prefix.encode(self.llava.model, self._sample("?"))
+        if not self._kept:
+            self._kept.append(Prefix.encode(self.llava.model, self._sample("?")))
+        return self._kept[0]
+
+    def _answer(self, sample: Sample, decoding: Decoding) -> Iterator[int]:
+        """The answer ids of one question; the first question asked leaves the prefix to the later ones."""
+        if self._kept:
+            return self._kept[0].stream(sample, decoding)
+        prefix, answer = Prefix.begin(self.llava.model, sample, decoding)
+        self._kept.append(prefix)
+        return answer
 
     def _keeps_prefix(self, questions: Sequence[str]) -> bool:
         """Questions that place <image> or <video> themselves have other words before the media than the prefix."""
