@@ -311,6 +311,23 @@ def attention_rows(config: VideoLlavaConfig, repeats: int, clips: int) -> list[R
                   repeats, goal=None, peer="the fused kernel (sdpa)")]
 
 
+def tower_attention_row(config: VideoLlavaConfig, repeats: int, images: int) -> Row:
+    """Forward and backward of the image tower in bf16, as the alignment stage trains it, with either kernel."""
+    eager, fused = ImageTower(config.tower), ImageTower(config.tower)
+    fused.load_state_dict(eager.state_dict())
+    use_eager_attention(eager)
+    pixels = torch.randn(images, 3, config.tower.image_size, config.tower.image_size)
+
+    def step(tower: ImageTower) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = tower.pooled(pixels).square().sum()
+        loss.backward()
+
+    return timed(f"alignment step, image tower, {images} images of {config.tower.num_patches + 1} tokens, bf16 on the "
+                 "CPU, eager attention", partial(step, eager), partial(step, fused), repeats, goal=None,
+                 peer="the fused kernel (sdpa)")
+
+
 # ---- memory: each side alone in a process ------------------------------------------------------------------------
 
 
@@ -358,7 +375,8 @@ def measure(*, quick: bool, attention: bool) -> list[Row]:
     """All rows; `quick` takes about a minute on two cores."""
     repeats = 5 if quick else 15
     if attention:
-        return [row for clips in ((2,) if quick else (2, 8)) for row in attention_rows(MINIATURE, repeats, clips)]
+        rows = [row for clips in ((2,) if quick else (2, 8)) for row in attention_rows(MINIATURE, repeats, clips)]
+        return [*rows, tower_attention_row(MINIATURE, repeats, 16 if quick else 64)]
     rows = []
     for name, config in SIZES.items():
         rows += question_rows(name, config, repeats)
