@@ -4,8 +4,7 @@ rules.
     python benchmarks/agent_monitor.py [--quick] [--json] [--peer-python PATH]
 
 The peer is invariant-ai's local policy; where it cannot live in this environment, --peer-python names another Python
-that
-has it, and the same actions are timed there in the same run, in turn.
+that has it, and the same actions are timed there in the same run, in turn.
 """
 
 import argparse
@@ -18,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from diorama.agents.transcript import Step
 from diorama.metrics.claims import device_name, package_versions
 from diorama.systems.agent_monitor.attacks import FAMILIES
 from diorama.systems.agent_monitor.audit import AuditLog
@@ -61,7 +61,7 @@ server.run()
 PROXY = "import sys; from diorama.systems.agent_monitor.commands import app; sys.exit(app(sys.argv[1:]) or 0)"
 
 
-def verdict_times(gate: Gate, steps: list) -> list[float]:
+def verdict_times(gate: Gate, steps: list[Step]) -> list[float]:
     """Milliseconds from submitting each step to its answer, log append included."""
 
     async def run() -> list[float]:
@@ -114,101 +114,98 @@ def row(what: str, ours: float, theirs: float | None, goal: float | None, peer: 
     }
 
 
+class Peer:
+    """The peer's rules in another Python, kept running so that only its verdicts are timed."""
+
+    def __init__(self, python: str, steps: list[Step]):
+        self._messages = json.dumps([peer_messages(step) for step in steps]) + "\n"
+        self._process = subprocess.Popen(
+            [python, "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def times(self) -> list[float]:
+        """Milliseconds of one verdict for each step."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(self._messages)
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(10)
+
+
+def peer_messages(step: Step) -> list[dict[str, object]]:
+    """A step as the peer reads it: the task, and one tool call."""
+    call = {"name": step.action.tool, "arguments": step.action.parsed()}
+    return [
+        {"role": "user", "content": step.task},
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "type": "function", "function": call}]},
+    ]
+
+
+def time_verdicts(
+    folder: Path, steps: list[Step], repeats: int, peer: Peer | None
+) -> tuple[dict[str, list[list[float]]], list[list[float]]]:
+    """Milliseconds of every verdict, per turn: ours by kind (full, fsync, rules), and the peer's, taken in turn."""
+    full = Policy(budgets=BUDGETS)
+    kinds = (
+        ("full", full, False),
+        ("fsync", full, True),
+        ("rules", Policy(budgets=BUDGETS, ranker=False, provenance=False), False),
+    )
+    ours: dict[str, list[list[float]]] = {name: [] for name, _, _ in kinds}
+    theirs = []
+    for turn in range(repeats):
+        for name, policy, fsync in kinds:
+            log = AuditLog(folder / f"{name}{turn}.jsonl", policy=policy.hash, fsync=fsync)
+            ours[name].append(verdict_times(Gate(Monitor.from_policy(policy), log), steps))
+            log.close()
+        if peer:
+            theirs.append(peer.times())
+    return ours, theirs
+
+
+def time_proxy(folder: Path, turns: int, calls: int) -> tuple[float, float]:
+    """Median milliseconds of one call on a real MCP server, direct and through the proxy, taken in turn."""
+    script, policy = folder / "server.py", folder / "policy.yaml"
+    script.write_text(SERVER)
+    policy.write_text("budgets: {burst: 1000000, actions_per_minute: 1000000, tool_actions_per_minute: 1000000}\n")
+    server = [sys.executable, str(script)]
+    direct, proxied = [], []
+    for turn in range(turns):
+        state = ["--policy", str(policy), "--out", str(folder / f"state{turn}")]
+        direct.append(statistics.median(mcp_times(server, calls)))
+        proxied.append(statistics.median(mcp_times([sys.executable, "-c", PROXY, "mcp", *state, "--", *server], calls)))
+    return statistics.median(direct), statistics.median(proxied)
+
+
+def median_quantile(turns: list[list[float]], share: float) -> float:
+    """The median over turns of each turn's quantile."""
+    return statistics.median(quantile(values, share) for values in turns)
+
+
 def measure(quick: bool, peer_python: str | None) -> dict[str, object]:
     """All rows, medians over repeats taken in turn."""
     repeats, seeds = (2, 1) if quick else (5, 4)
-    steps = [
-        step
-        for run in world_runs(ALL_TEMPLATES, tuple(FAMILIES), range(1, 1 + seeds))
-        for step in run.transcript.steps()
-    ]
-    ours: dict[str, list[list[float]]] = {"full": [], "fsync": [], "rules": []}
-    peers: list[list[float]] = []
-    peer = (
-        subprocess.Popen([peer_python, "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        if peer_python
-        else None
-    )
-    messages = [
-        [
-            {"role": "user", "content": s.task},
-            {
-                "role": "assistant",
-                "content": "",
-                "tool_calls": [
-                    {"id": "1", "type": "function", "function": {"name": s.action.tool, "arguments": s.action.parsed()}}
-                ],
-            },
-        ]
-        for s in steps
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        for turn in range(repeats):
-            for name, policy, fsync in (
-                ("full", Policy(budgets=BUDGETS), False),
-                ("fsync", Policy(budgets=BUDGETS), True),
-                ("rules", Policy(budgets=BUDGETS, ranker=False, provenance=False), False),
-            ):
-                log = AuditLog(Path(folder) / f"{name}{turn}.jsonl", policy=policy.hash, fsync=fsync)
-                ours[name].append(verdict_times(Gate(Monitor.from_policy(policy), log), steps))
-                log.close()
-            if peer and peer.stdin and peer.stdout:
-                peer.stdin.write(json.dumps(messages) + "\n")
-                peer.stdin.flush()
-                peers.append(json.loads(peer.stdout.readline()))
-        direct, proxied = [], []
-        (Path(folder) / "server.py").write_text(SERVER)
-        (Path(folder) / "policy.yaml").write_text(
-            "budgets: {burst: 1000000, actions_per_minute: 1000000, tool_actions_per_minute: 1000000}\n"
-        )
-        server = [sys.executable, str(Path(folder) / "server.py")]
-        for turn in range(1 if quick else 3):
-            calls = 30 if quick else 200
-            direct.append(statistics.median(mcp_times(server, calls)))
-            proxied.append(
-                statistics.median(
-                    mcp_times(
-                        [
-                            sys.executable,
-                            "-c",
-                            PROXY,
-                            "mcp",
-                            "--policy",
-                            str(Path(folder) / "policy.yaml"),
-                            "--out",
-                            str(Path(folder) / f"state{turn}"),
-                            "--",
-                            *server,
-                        ],
-                        calls,
-                    )
-                )
-            )
-    if peer and peer.stdin:
-        peer.stdin.close()
-        peer.wait(10)
-
-    def median_of(lists: list[list[float]], share: float) -> float:
-        return statistics.median(quantile(values, share) for values in lists)
-
+    runs = world_runs(ALL_TEMPLATES, tuple(FAMILIES), range(1, 1 + seeds))
+    steps = [step for run in runs for step in run.transcript.steps()]
+    peer = Peer(peer_python, steps) if peer_python else None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ours, theirs = time_verdicts(folder, steps, repeats, peer)
+        direct, proxied = time_proxy(folder, *((1, 30) if quick else (3, 200)))
+    if peer:
+        peer.close()
+    rules = median_quantile(theirs, 0.5) if theirs else None
+    full, fsync = ours["full"], ours["fsync"]
     rows = [
-        row("full verdict without a model, log append, p50", median_of(ours["full"], 0.5), None, 1.0, ""),
-        row("full verdict without a model, log append, p99", median_of(ours["full"], 0.99), None, 5.0, ""),
-        row("the same with fsync, p99", median_of(ours["fsync"], 0.99), None, None, ""),
-        row(
-            "rules only, p50",
-            median_of(ours["rules"], 0.5),
-            median_of(peers, 0.5) if peers else None,
-            None,
-            "invariant-ai LocalPolicy.analyze",
-        ),
-        row(
-            "one call on a real MCP server: through the proxy / direct",
-            statistics.median(proxied),
-            statistics.median(direct),
-            None,
-            "no proxy",
-        ),
+        row("full verdict without a model, log append, p50", median_quantile(full, 0.5), None, 1.0, ""),
+        row("full verdict without a model, log append, p99", median_quantile(full, 0.99), None, 5.0, ""),
+        row("the same with fsync, p99", median_quantile(fsync, 0.99), None, None, ""),
+        row("rules only, p50", median_quantile(ours["rules"], 0.5), rules, None, "invariant-ai LocalPolicy.analyze"),
+        row("one call on a real MCP server: through the proxy / direct", proxied, direct, None, "no proxy"),
     ]
     return {
         "system": "agent-monitor",

@@ -94,6 +94,47 @@ async def _event(guard: RpcGuard, event: bytes) -> bytes:
     return b"\n".join([*kept, b"data: " + changed])
 
 
+def foreign(request: Any, hosts: tuple[str, ...]) -> tuple[int, str] | None:
+    """Status and text for a request that names another host or comes from another site's page, else None."""
+    if (request.url.hostname or "") not in hosts:
+        return 421, "unknown host"
+    origin = request.headers.get("origin")
+    if origin and origin.split("//")[-1].rsplit(":", 1)[0] not in hosts:
+        return 403, "foreign origin"
+    return None
+
+
+def client_name(request: Any) -> str:
+    """What tells a client from the others: its session id, else its address and credentials."""
+    address = request.client.host if request.client else ""
+    return request.headers.get("mcp-session-id") or f"{address}|{request.headers.get('authorization', '')}"
+
+
+def contradicts_headers(request: Any, body: bytes) -> bool:
+    """Whether a body is JSON of another call than its headers say; what is no JSON is the guard's to refuse."""
+    try:
+        return header_conflict(request.headers, parse_strict(body))
+    except ActionError:
+        return False
+
+
+def upstream_request(client: Any, upstream: str, request: Any, body: bytes) -> Any:
+    """The client's request for the upstream URL, with its query and without the headers of one connection."""
+    headers = {key: value for key, value in request.headers.items() if key not in HOP_BY_HOP}
+    return client.build_request(
+        request.method, upstream, headers=headers, content=body, params=dict(request.query_params) or None
+    )
+
+
+async def events_of(guard: RpcGuard, reply: Any) -> AsyncIterator[bytes]:
+    """A streamed reply's events through the guard; the connection closes with the stream."""
+    try:
+        async for part in relay_events(guard, reply.aiter_bytes()):
+            yield part
+    finally:
+        await reply.aclose()
+
+
 def build_app(
     gate: Gate,
     upstream: str,
@@ -128,51 +169,30 @@ def build_app(
         await client.aclose()
 
     async def handle(request: Request) -> Response:
-        if (request.url.hostname or "") not in hosts:
-            return Response("unknown host", status_code=421)
-        origin = request.headers.get("origin")
-        if origin and origin.split("//")[-1].rsplit(":", 1)[0] not in hosts:
-            return Response("foreign origin", status_code=403)
+        stranger = foreign(request, hosts)
+        if stranger is not None:
+            return Response(stranger[1], status_code=stranger[0])
         body = await request.body()
-        name = (
-            request.headers.get("mcp-session-id")
-            or f"{request.client.host if request.client else ''}|{request.headers.get('authorization', '')}"
-        )
+        name = client_name(request)
         guard = sessions.of(name)
         if len(body) > MAX_BODY:
             return Response("too large", status_code=413)
         if request.method == "POST":
-            try:
-                conflict = header_conflict(request.headers, parse_strict(body))
-            except ActionError:
-                conflict = False
-            if conflict:
+            if contradicts_headers(request, body):
                 return Response("the headers describe another call than the body", status_code=400)
             forward, answer = await guard.from_client(body)
             if forward is None:
                 return Response(answer, 200 if answer else 202, media_type="application/json" if answer else None)
             body = forward
-        headers = {key: value for key, value in request.headers.items() if key not in HOP_BY_HOP}
         try:
-            sent = client.build_request(
-                request.method, upstream, headers=headers, content=body, params=dict(request.query_params) or None
-            )
-            reply = await client.send(sent, stream=True)
+            reply = await client.send(upstream_request(client, upstream, request, body), stream=True)
         except httpx2.HTTPError as error:
             return Response(f"the server cannot be reached ({type(error).__name__})", status_code=502)
         back = {key: value for key, value in reply.headers.items() if key.lower() not in HOP_BY_HOP}
         if "mcp-session-id" in reply.headers:
             sessions.rename(name, reply.headers["mcp-session-id"])
         if "text/event-stream" in reply.headers.get("content-type", ""):
-
-            async def stream() -> AsyncIterator[bytes]:
-                try:
-                    async for part in relay_events(guard, reply.aiter_bytes()):
-                        yield part
-                finally:
-                    await reply.aclose()
-
-            return StreamingResponse(stream(), reply.status_code, back)
+            return StreamingResponse(events_of(guard, reply), reply.status_code, back)
         content = await reply.aread()
         await reply.aclose()
         if content and request.method == "POST":
