@@ -238,6 +238,7 @@ def finish(
     calibration: Path,
     held_out: Path,
     scenes: int = 400,
+    trained_with: str | None = None,
     common: Common = COMMON,
 ) -> int:
     """Make a trained model ready to ship: half precision, threshold of the familiar, measured numbers, card.
@@ -254,11 +255,13 @@ def finish(
         Other photographs, on which its errors are reported.
     scenes
         Still scenes and clips to examine, each, in both splits.
+    trained_with
+        The line that trained it, for the card; by default the recipe's.
     """
     from diorama.systems.video_llava.finish import finish as write
 
     out = common.folder("video-llava-mini")
-    command = f"diorama video-llava train --stage all --seed {common.seed} --out runs/video-llava"
+    command = trained_with or f"diorama video-llava train --stage all --seed {common.seed} --out runs/video-llava"
     measured = write(source, out, runs=runs, calibration=calibration, held_out=held_out, scenes=scenes,
                      command=command, progress=note)
     emit(measured, (out / "README.md").read_text(encoding="utf-8"), common)
