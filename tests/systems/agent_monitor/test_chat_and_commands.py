@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from diorama.errors import InputError
 from diorama.systems.agent_monitor.chat_proxy import NOTE, build_app
 from diorama.systems.agent_monitor.commands import app
 from diorama.systems.agent_monitor.policy import Policy, Tools, load_policy
@@ -201,6 +202,30 @@ def test_judging_imports_no_torch_and_the_verbs_import_nothing_heavy():
     ]
     code = "\n".join(lines)
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_port_in_use_or_out_of_range_is_said_in_one_sentence():
+    import socket
+
+    from diorama.systems.agent_monitor.http_proxy import serve
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port} .* --port"):
+            serve(None, port=port)
+    with pytest.raises(InputError, match="port 70000"):
+        serve(None, port=70_000)
+
+
+def test_the_card_is_the_report_in_words():
+    from importlib.resources import files
+    from pathlib import Path
+
+    from diorama.systems.agent_monitor.card import card_of
+
+    folder = Path(str(files("diorama"))) / "miniatures" / "agent_monitor"
+    report = json.loads((folder / "config.json").read_text())["report"]
+    assert card_of(Ranker.from_pretrained("agent_monitor"), report) == (folder / "README.md").read_text()
 
 
 def test_the_cards_numbers_are_measured_again():

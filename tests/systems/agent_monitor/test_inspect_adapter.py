@@ -20,7 +20,8 @@ def test_a_gate_is_an_approver(make_gate):
     history = [ChatMessageUser(content="Read notes.txt")]
 
     async def ask(name):
-        return (await approve("", ToolCall(id="1", function=name, arguments={"path": "notes.txt"}), ToolCallView(), history)).decision
+        call = ToolCall(id="1", function=name, arguments={"path": "notes.txt"})
+        return (await approve("", call, ToolCallView(), history)).decision
 
     async def play():
         return [await ask(name) for name in ("read_file", "bad", "bad", "bad")]

@@ -90,8 +90,9 @@ def mcp(
     if http:
         from diorama.systems.agent_monitor.http_proxy import build_app, serve
 
+        site = build_app(gate, http, task=task, refusal=refusal)
         note(f"agent-monitor: http://127.0.0.1:{port}/mcp -> {http}")
-        serve(build_app(gate, http, task=task, refusal=refusal), port=port)
+        serve(site, port=port)
         return 0
     from diorama.systems.agent_monitor.mcp_proxy import serve_stdio
 
@@ -106,8 +107,9 @@ def chat(*, upstream: str, policy: Path | None = None, port: int = 8809, common:
     from diorama.systems.agent_monitor.chat_proxy import build_app
     from diorama.systems.agent_monitor.http_proxy import serve
 
+    site = build_app(_gate(policy, common, "chat"), upstream)
     note(f"agent-monitor: http://127.0.0.1:{port}/v1 -> {upstream}")
-    serve(build_app(_gate(policy, common, "chat"), upstream), port=port)
+    serve(site, port=port)
     return 0
 
 

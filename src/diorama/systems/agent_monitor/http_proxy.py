@@ -1,6 +1,7 @@
 """The monitor as a proxy for streamable-HTTP MCP servers, both eras: with a handshake and sessions, and without."""
 
 import secrets
+import socket
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -205,9 +206,19 @@ def build_app(
 
 
 def serve(app: Any, *, port: int, host: str = "127.0.0.1") -> None:
-    """Run an ASGI app until interrupted; logs go to stderr."""
+    """Run an ASGI app until interrupted; logs go to stderr. Raises InputError where the port cannot be had."""
     try:
         import uvicorn
     except ImportError:
         raise MissingExtra("uvicorn", "studio", "Serving HTTP") from None
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+    if not 0 <= port <= 65_535:
+        raise InputError(f"The port {port} is outside 0 to 65535, so nothing can be served there. Name another --port.")
+    try:
+        listening = socket.create_server((host, port))
+    except OSError as error:
+        raise InputError(
+            f"The port {port} of {host} cannot be opened ({error.strerror}), so nothing can be served there. "
+            "Name a free one with --port."
+        ) from None
+    with listening:
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
