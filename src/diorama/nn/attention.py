@@ -12,5 +12,5 @@ def use_eager_attention(module: nn.Module) -> None:
     """
     for part in module.modules():
         config = getattr(part, "config", None)
-        if hasattr(config, "_attn_implementation"):
+        if config is not None and hasattr(config, "_attn_implementation"):
             config._attn_implementation = "eager"

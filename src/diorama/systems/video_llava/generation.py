@@ -83,7 +83,7 @@ class Prefix:
         cache = DynamicCache()
         steps = decode(model, batch.embeddings, batch.valid, batch.position_ids, cache, decoding)
         first = next(steps, None)                       # the cache now holds the prompt and nothing else
-        states = tuple((layer.keys[:, :, :length], layer.values[:, :, :length]) for layer in cache.layers)
+        states = tuple((keys[:, :, :length], values[:, :, :length]) for keys, values in key_values(cache))
         prefix = cls(model, question.input_ids[:cut], question.media, length, states)
         said = () if first is None else chain([first], steps)
         return prefix, (token for (token,) in said if token is not None)
@@ -135,6 +135,16 @@ class Prefix:
         seen = torch.ones(count, self.length, dtype=torch.bool, device=device)
         positions = (self.length + valid.long().cumsum(1) - 1).clamp(min=0)
         return decode(self.model, embed(ids), torch.cat([seen, valid], dim=1), positions, cache, decoding)
+
+
+def key_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of every layer, (B, heads, length, d); a LLaMA decoder's layers all have both."""
+    pairs = []
+    for layer in cache.layers:
+        keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+        assert keys is not None and values is not None
+        pairs.append((keys, values))
+    return pairs
 
 
 def generate(model: VideoLlavaModel, samples: Sequence[Sample], decoding: Decoding = GREEDY) -> list[list[int]]:
