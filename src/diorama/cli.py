@@ -1,12 +1,14 @@
 """The command line. Thin: names commands by import path and turns exceptions into exit codes.
 
-Exit codes: 0 done; 1 a claim, check or gate does not hold; 2 wrong use or bad input, one sentence on stderr.
+Exit codes: 0 done; 1 a claim, check or gate does not hold; 2 wrong use or bad input, one sentence on stderr; 70 a
+defect of ours, with its traceback.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -120,5 +122,9 @@ def _refuse(sentence: str, code: int = 2) -> int:
 
 
 def console_main() -> None:
-    """What the installed `diorama` calls."""
-    sys.exit(main())
+    """What the installed `diorama` calls. A defect of ours shows its traceback and exits with 70."""
+    try:
+        sys.exit(main())
+    except Exception:
+        traceback.print_exc()
+        sys.exit(70)

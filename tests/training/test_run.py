@@ -26,6 +26,15 @@ TINY = runpy.run_path(str(SCRIPT))
 train, data, loss_of, model = TINY["train"], TINY["data"], TINY["loss_of"], TINY["model"]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums over tensors hang on the number of threads in their last digit; the processes below have one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def rows_of(out, *without):
     rows = read_rows(out / "metrics.jsonl")
     return [{k: v for k, v in row.items() if k not in ("seconds", *without)} for row in rows]

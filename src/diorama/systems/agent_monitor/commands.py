@@ -310,8 +310,7 @@ def reproduce(*, quick: bool = False, data: Path | None = None, common: Common =
     from diorama.metrics.claims import print_claims
     from diorama.systems.agent_monitor.reproduce import reproduce as claim_of
 
-    figure = common.out / "roc.svg" if common.out is not None else None
-    claim = claim_of(quick=quick, data=data, seed=common.seed, figure=figure)
+    claim = claim_of(quick=quick, data=data, seeds=(common.seed,), out=common.out)
     if common.json:
         print(json.dumps(claim.to_json()))
     else:

@@ -1,12 +1,13 @@
 """The claim in miniature: context makes a monitor better, measured on tasks *and* attacks that training never saw."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from diorama.console import note
 from diorama.metrics.claims import Arm, Check, Claim, Published
 from diorama.metrics.intervals import Interval
 from diorama.systems.agent_monitor.config import QUICK, RECIPE, SYSTEM, Recipe
@@ -39,9 +40,9 @@ def _interval(estimate: Estimate) -> Interval:
     return Interval(estimate.mean, estimate.low, estimate.high, estimate.n)
 
 
-def _arm(name: str, scored: Scored, repeats: int) -> Arm:
+def _arm(name: str, scored: Scored, repeats: int, seeds: int = 1) -> Arm:
     found = {**per_action(scored, repeats=repeats), **per_attempt(scored, repeats=repeats)}
-    return Arm(name, {key: _interval(value) for key, value in found.items()})
+    return Arm(name, {key: _interval(value) for key, value in found.items()}, seeds)
 
 
 def blind(sample: Sample, keep: str) -> Sample:
@@ -69,35 +70,70 @@ def difference(one: Scored, other: Scored, repeats: int) -> Interval:
     return _interval(resample(one.group, measure, repeats=repeats))
 
 
-def reproduce(*, quick: bool = False, data: Path | None = None, seed: int = 0, figure: Path | None = None) -> Claim:
-    """Train on half of the templates and half of the families, test on the other halves; public sets where `data` has
-    them.
-
-    data is the folder that holds agent_monitor_autogpt and agent_trajectories; figure names an SVG file for the ROC
-    curves of the parts. Quick takes under a minute on one core.
-    """
-    start = time.monotonic()
+def measured(quick: bool, seed: int) -> tuple[dict[str, Scored], dict[str, Scored], Scored]:
+    """One seed: train on its half of the templates and families, score its other halves. Every part of the monitor,
+    the ranker with less context, and context swaps."""
     recipe = replace(QUICK if quick else RECIPE, seed=seed)
-    repeats = 200 if quick else 500
     train_tasks, test_tasks = half_of(ALL_TEMPLATES, f"t{seed}" if seed else "t")
     train_attacks, test_attacks = half_of(ALL_FAMILIES, f"t{seed}" if seed else "t")
     training = world_training(train_tasks, train_attacks, recipe)
     test = world_samples(world_runs(test_tasks, test_attacks, range(500_000, 500_000 + (4 if quick else 12))))
     ranker = fit(training, recipe)
     scored = {part: score_samples(test, stages_for(part, ranker)) for part in PARTS}
-    if figure is not None:
-        write_roc(figure, scored)
-    arms = [_arm(part, found, repeats) for part, found in scored.items()]
-    contexts: dict[str, Scored] = {}
+    contexts = {}
     for keep in ("action", "task", "previous"):
         less = fit([blind(sample, keep) for sample in training], recipe) if not quick else ranker
         contexts[keep] = score_samples([blind(sample, keep) for sample in test], stages_for("ranker", less))
-        arms.append(
-            _arm(f"ranker, {keep} only" if keep == "action" else f"ranker, with {keep}", contexts[keep], repeats)
-        )
     own, swapped = swaps(test, 2)
-    swap = score_samples([*own, *swapped], stages_for("full", ranker))
-    arms.append(_arm("context swaps", swap, repeats))
+    return scored, contexts, score_samples([*own, *swapped], stages_for("full", ranker))
+
+
+def pooled(parts: Sequence[Scored]) -> Scored:
+    """Several seeds' bags as one; groups and attempts of different seeds stay apart."""
+    if len(parts) == 1:
+        return parts[0]
+    return Scored(
+        np.concatenate([part.score for part in parts]),
+        np.concatenate([part.label for part in parts]),
+        [f"{i}:{group}" for i, part in enumerate(parts) for group in part.group],
+        [kind for part in parts for kind in part.kind],
+        [f"{i}:{attempt}" for i, part in enumerate(parts) for attempt in part.attempt],
+    )
+
+
+def reproduce(
+    *,
+    quick: bool = False,
+    seeds: Sequence[int] = (0,),
+    out: Path | None = None,
+    progress: Callable[[str], None] = note,
+    data: Path | None = None,
+) -> Claim:
+    """Train on half of the templates and half of the families, test on the other halves; public sets where `data` has
+    them.
+
+    Each seed has its own halves, and their bags are pooled. out gets roc.svg, the ROC curves of the parts; data is the
+    folder that holds agent_monitor_autogpt and agent_trajectories. Quick takes under a minute a seed on one core.
+    """
+    start = time.monotonic()
+    repeats = 200 if quick else 500
+    runs = []
+    for seed in seeds:
+        progress(f"agent-monitor: seed {seed}")
+        runs.append(measured(quick, seed))
+    recipe = replace(QUICK if quick else RECIPE, seed=seeds[0])
+    scored = {part: pooled([run[0][part] for run in runs]) for part in PARTS}
+    contexts = {keep: pooled([run[1][keep] for run in runs]) for keep in runs[0][1]}
+    swap = pooled([run[2] for run in runs])
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_roc(out / "roc.svg", scored)
+    arms = [_arm(part, found, repeats, len(seeds)) for part, found in scored.items()]
+    arms += [
+        _arm(f"ranker, {keep} only" if keep == "action" else f"ranker, with {keep}", found, repeats, len(seeds))
+        for keep, found in contexts.items()
+    ]
+    arms.append(_arm("context swaps", swap, repeats, len(seeds)))
     if not quick:
         arms.append(_arm("random split (flatters)", _random_split(recipe), repeats))
     full = per_action(scored["full"], repeats=repeats)

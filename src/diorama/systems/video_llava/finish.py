@@ -107,7 +107,8 @@ def card(measured: Mapping[str, Any]) -> str:
     ]
     lines += [f"| {s['stage']} | {s['steps']} | {s['seconds']:.0f} | {s['loss']:.3f} | {s['learning_rate']:g} | "
               f"{s['seed']} | {s['device']} |" for s in stages]
-    lines += ["", f"{total:.0f} seconds of training in all, beside the rendering of the pools. Weights are stored in "
+    lines += ["", f"Seed {stages[0]['seed']}, {sum(s['steps'] for s in stages)} steps in {total:.0f} seconds on "
+              f"{stages[0]['device']}, beside the rendering of the pools. Weights are stored in "
               "half precision; the numbers below are of those weights.", "", "## What it can do", "",
               f"Exact match on {measured['scenes']} unseen scenes of each kind, six questions each, with 95 % Wilson "
               "intervals (`measured.json` holds the same numbers):", ""]
