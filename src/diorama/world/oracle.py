@@ -13,8 +13,13 @@ from torch import Tensor
 
 from diorama.errors import InputError
 from diorama.world.detector import Detector, detect, load_detector
+from diorama.world.explaining import explained
 from diorama.world.readings import SURE, ImageReading, VideoReading, reading_of
 from diorama.world.tracks import tracks_of
+
+
+FAINT = 0.1
+"""Least score of a candidate that keeps a track alive."""
 
 
 def read_image(pixels: Tensor, *, least: float = SURE, detector: Detector | None = None) -> ImageReading:
@@ -59,6 +64,7 @@ def read_video(
     start = moments[0]
     moments = tuple(t - start for t in moments)
     model = detector or load_detector()
-    found = detect(pixels, model, least=0.25)
+    found = detect(pixels, model, least=FAINT)
     sure = tuple(reading_of([c for c in frame if c.score >= SURE]) for frame in found)
-    return VideoReading(tracks_of(found, moments), sure, moments)
+    tracks = tracks_of(found, moments)
+    return VideoReading(explained(tracks, pixels, moments) if len(moments) > 2 else tracks, sure, moments)

@@ -15,13 +15,13 @@ from diorama.errors import InputError
 from diorama.metrics import Interval, proportion
 from diorama.world.detector import Detector, load_detector
 from diorama.world.detector_training import truth_of
-from diorama.world.facts import PLACES, RelationKind, always_there, changes_size, events_of, places, precedes, related
+from diorama.world.facts import PLACES, Event, RelationKind, always_there, changes_size, events_of, places, precedes, related
 from diorama.world.oracle import read_images, read_video
 from diorama.world.pool import VISIBLE_SHARE, seen_objects
 from diorama.world.readings import ImageReading, ReadObject, Track, VideoReading
 from diorama.world.rendering import Rendering, frame_times, render
 from diorama.world.sampling import Split, sample_scene
-from diorama.world.scene import Scene
+from diorama.world.scene import Scene, state_at
 
 GOAL = 0.99
 SAME_SPOT = 0.16
@@ -191,12 +191,22 @@ def compare_video(reading: VideoReading, scene: Scene, shown: Rendering, tally: 
         tally.add("clip shape", ours is not None and ours.shape == thing.shape)
         if not changes_size(scene, k):
             tally.add("clip size", ours is not None and ours.size == thing.size)
-        true = [e.motion.kind for e in events_of(scene, k)]
+        true = [e.motion.kind for e in shown_events(scene, k, tally)]
         read = [m.motion.kind for m in ours.motions] if ours is not None else None
         tally.add("motion words", read is not None and _once(read) == _once(list(true)))
     if everything and all(always_there(scene, k) for k in range(len(scene.objects))):
         tally.add("clip count", reading.count == len(scene.objects))
     _compare_order(matched, scene, tally)
+
+
+def shown_events(scene: Scene, index: int, tally: Tally | None = None) -> list[Event]:
+    """The events of an object that the clip shows: what it does before it appears or after it vanishes is not seen."""
+    events = events_of(scene, index)
+    shown = [e for e in events if e.motion.kind in ("appear", "vanish")
+             or state_at(scene, index, (e.motion.start + e.motion.end) / 2).present]
+    if tally is not None and len(shown) < len(events):
+        tally.skip("motions of an object that is not there", len(events) - len(shown))
+    return shown
 
 
 def _once(kinds: list[Any]) -> list[Any]:
@@ -211,7 +221,7 @@ def _hits(track: Track, spots: list[tuple[float, float] | None]) -> int:
 
 def _compare_order(matched: dict[int, Track], scene: Scene, tally: Tally) -> None:
     """Whether events of different objects, of which one is over before the other starts, come in that order."""
-    events = [e for k in matched for e in events_of(scene, k)]
+    events = [e for k in matched for e in shown_events(scene, k)]
     for first in events:
         for second in events:
             if first.index >= second.index or precedes(first, second) is None:

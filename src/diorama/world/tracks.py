@@ -18,6 +18,10 @@ from diorama.world.scene import COLORS, RATE, SHAPES, SPEED, TURN, Motion, Motio
 
 STEP_WITHIN = 1.3
 """Metres that an object may go between two frames and still be the same one, beyond the quickest pace."""
+CLEAR = 0.7
+"""Least score of what is there for one frame only, or at neither end of the clip."""
+BEGIN = 0.25
+"""Least score with which a track begins; once begun, less keeps it alive."""
 STILL = {"right": 0.4, "away": 0.45, "up": 0.4, "size": 0.17, "yaw": 38.0}
 """Least change (metres, log of the radius, degrees) that is a motion. Real ones exceed 0.75 m, 0.3 and 60 degrees."""
 KINDS: dict[str, tuple[MotionKind, MotionKind]] = {
@@ -28,7 +32,7 @@ TURNING: tuple[Shape, ...] = ("cube", "pyramid")
 
 
 @dataclass(frozen=True)
-class _Leg:
+class Leg:
     """A stretch in which one coordinate goes one way."""
 
     coordinate: str
@@ -67,7 +71,7 @@ def _linked(found: Sequence[Sequence[Candidate]], times: Sequence[float]) -> lis
         for i, line in enumerate(lines):
             line.append(frame[taken[i]] if i in taken else None)
         for j, candidate in enumerate(frame):
-            if j not in taken.values():
+            if j not in taken.values() and candidate.score >= BEGIN:
                 lines.append([None] * index + [candidate])
     return lines
 
@@ -89,7 +93,8 @@ def _track(line: list[Candidate | None], times: Sequence[float]) -> Track | None
     seen = [c for c in line if c is not None]
     score = sum(sorted((c.score for c in seen), reverse=True)[:3]) / min(3, len(seen))
     at_an_end = line[0] is not None or line[-1] is not None
-    if score < SURE or (len(seen) < 2 and not (at_an_end and score > 0.7)) or (not at_an_end and len(seen) < 3):
+    brief = not at_an_end and (len(seen) < 3 or score < CLEAR)
+    if score < SURE or brief or (len(seen) < 2 and score < CLEAR):
         return None
     shapes = _voted([c.shapes for c in seen], [c.visible for c in seen])
     colors = _voted([c.colors for c in seen], [c.visible for c in seen])
@@ -125,10 +130,10 @@ def _motions(line: list[Candidate | None], times: Sequence[float], shape: Shape)
         "right": [c.place[0] for c in seen], "away": [c.place[1] for c in seen], "up": [c.place[2] for c in seen],
         "size": [math.log(c.radius) for c in seen],
     }
-    legs = [leg for name, values in series.items() for leg in _legs(name, _smoothed(values), moments)]
+    legs = [leg for name, values in series.items() for leg in legs_of(name, smoothed(values), moments)]
     if shape in TURNING:
         legs += _turns([c.quarter_turn for c in seen], moments)
-    motions = [ReadMotion(_named(leg), leg.margin) for leg in _one_at_a_time(legs)]
+    motions = [ReadMotion(named(leg), leg.margin) for leg in one_at_a_time(legs)]
     for kind, absent, edge in (("appear", there[0], there[0]), ("vanish", len(line) - 1 - there[-1], there[-1] + 1)):
         if absent:
             moment = (times[edge - 1] + times[edge]) / 2
@@ -136,13 +141,13 @@ def _motions(line: list[Candidate | None], times: Sequence[float], shape: Shape)
     return tuple(sorted(motions, key=lambda m: m.motion.start))
 
 
-def _smoothed(values: list[float]) -> list[float]:
+def smoothed(values: list[float]) -> list[float]:
     """The median of each value and its neighbors; the ends stay."""
     middle = [sorted(values[i - 1 : i + 2])[1] for i in range(1, len(values) - 1)]
     return [values[0], *middle, values[-1]] if len(values) > 2 else values
 
 
-def _legs(name: str, values: list[float], times: list[float]) -> list[_Leg]:
+def legs_of(name: str, values: list[float], times: list[float]) -> list[Leg]:
     """The stretches between turning points that lie at least `STILL` apart."""
     turns = [0]
     direction = 0
@@ -162,7 +167,7 @@ def _legs(name: str, values: list[float], times: list[float]) -> list[_Leg]:
     return [_trimmed(name, values, times, a, b) for a, b in pairwise(turns)]
 
 
-def _trimmed(name: str, values: list[float], times: list[float], first: int, last: int) -> _Leg:
+def _trimmed(name: str, values: list[float], times: list[float], first: int, last: int) -> Leg:
     """The leg from one turning point to the next without the standing before and after: the straight line through
     the moments at which 15 % and 85 % of the way are done."""
     change = values[last] - values[first]
@@ -176,10 +181,10 @@ def _trimmed(name: str, values: list[float], times: list[float], first: int, las
 
     early, late = when(0.15), when(0.85)
     slack = (late - early) * 0.15 / 0.7
-    return _Leg(name, change, max(times[first], early - slack), min(times[last], late + slack))
+    return Leg(name, change, max(times[first], early - slack), min(times[last], late + slack))
 
 
-def _turns(angles: list[float], times: list[float]) -> list[_Leg]:
+def _turns(angles: list[float], times: list[float]) -> list[Leg]:
     """The stretch in which a quarter turn, known in degrees within 0..90, keeps changing."""
     steps = [(b - a + 45) % 90 - 45 for a, b in pairwise(angles)]
     moving = [abs(step) > 6 + 6 * (times[i + 1] - times[i]) for i, step in enumerate(steps)]
@@ -190,14 +195,14 @@ def _turns(angles: list[float], times: list[float]) -> list[_Leg]:
     total = sum(abs(step) for step in inside)
     if total < STILL["yaw"] or sum(moving) < 0.6 * len(inside):
         return []
-    return [_Leg("yaw", total, times[first], times[last + 1])]
+    return [Leg("yaw", total, times[first], times[last + 1])]
 
 
-def _one_at_a_time(legs: list[_Leg]) -> list[_Leg]:
+def one_at_a_time(legs: list[Leg]) -> list[Leg]:
     """An object does one thing at a time: of legs that overlap the clearest stays."""
-    kept: list[_Leg] = []
+    kept: list[Leg] = []
     for leg in sorted(legs, key=lambda g: -g.margin):
-        def overlap(other: _Leg, leg: _Leg = leg) -> float:
+        def overlap(other: Leg, leg: Leg = leg) -> float:
             shared = min(leg.end, other.end) - max(leg.start, other.start)
             return shared / max(min(leg.end - leg.start, other.end - other.start), 1e-6)
 
@@ -206,7 +211,7 @@ def _one_at_a_time(legs: list[_Leg]) -> list[_Leg]:
     return kept
 
 
-def _named(leg: _Leg) -> Motion:
+def named(leg: Leg) -> Motion:
     seconds = max(leg.end - leg.start, 1e-3)
     if leg.coordinate == "yaw":
         per_second = leg.change / seconds
