@@ -8,8 +8,8 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from diorama.agents.actions import Action
 from diorama.agents.transcript import Step
@@ -245,22 +245,28 @@ class Gate:
             return refused
         review = self.policy.review
         text = step.action.arguments if review.clear_text else self.log.redact(step.action.arguments)
-        try:
-            ticket = await asyncio.to_thread(
-                partial(
-                    self.queue.hold,
-                    digest=verdict.action,
-                    run=step.run,
-                    step=step.number,
-                    tool=step.action.tool,
-                    shown=text,
-                    task=step.task,
-                    score=verdict.score,
-                    severity=verdict.severity,
-                    reasons="; ".join(verdict.reasons),
-                    expires_seconds=review.expires_seconds,
-                )
+        placing = asyncio.ensure_future(
+            asyncio.to_thread(
+                self.queue.hold,
+                digest=verdict.action,
+                run=step.run,
+                step=step.number,
+                tool=step.action.tool,
+                shown=text,
+                task=step.task,
+                score=verdict.score,
+                severity=verdict.severity,
+                reasons="; ".join(verdict.reasons),
+                expires_seconds=review.expires_seconds,
             )
+        )
+        try:
+            ticket = await asyncio.shield(placing)
+        except asyncio.CancelledError:
+            # Withdrawn while it was being queued: the row may be there already, and nobody would take it out.
+            with suppress(ReviewError):
+                self.queue.cancel(await placing)
+            raise
         except ReviewError as error:
             await asyncio.to_thread(
                 self.log.append,
