@@ -1,6 +1,7 @@
 """The gate: verdicts are monotone, held actions wait for people, budgets add up, runs end after repeated denials."""
 
 import asyncio
+import threading
 import importlib.util
 import json
 from pathlib import Path
@@ -80,6 +81,31 @@ def test_other_bytes_than_the_judged_ones_are_refused(make_gate):
     with pytest.raises(Refused):
         release.take(step(path="other.txt").action)
     release.take(step().action)
+
+
+def test_a_call_withdrawn_while_it_is_queued_leaves_nothing_to_approve(make_gate, monkeypatch):
+    gate = make_gate(Policy(ranker=False, tools=Tools(hold=("*",))))
+    written, answered, hold = threading.Event(), threading.Event(), gate.queue.hold
+
+    def slow(**held):
+        ticket = hold(**held)
+        written.set()
+        answered.wait(10)
+        return ticket
+
+    monkeypatch.setattr(gate.queue, "hold", slow)
+
+    async def play():
+        work = asyncio.ensure_future(gate.submit(step()))
+        await asyncio.to_thread(written.wait, 10)
+        work.cancel()
+        await asyncio.sleep(0.01)
+        answered.set()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    asyncio.run(play())
+    assert [item.state for item in gate.queue.all()] == ["cancelled"]
 
 
 def test_a_withdrawn_call_leaves_the_queue(make_gate):
