@@ -1,9 +1,9 @@
 """The gate: verdicts are monotone, held actions wait for people, budgets add up, runs end after repeated denials."""
 
 import asyncio
-import threading
 import importlib.util
 import json
+import threading
 from pathlib import Path
 
 import pytest
