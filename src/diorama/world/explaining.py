@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from diorama.world.detector import fit
@@ -306,7 +305,7 @@ class _Trial:
     def changed(self, frames: list[int]) -> list[Leg]:
         """The turn or change of size, if any, that explains why the pixels around a standing object change."""
         near, first = self.window(frames[0]), self.fitted(frames[0])
-        choices: list[tuple[str, float, dict[int, Pose]]] = [("none", 0.0, {i: first for i in frames})]
+        choices: list[tuple[str, float, dict[int, Pose]]] = [("none", 0.0, dict.fromkeys(frames, first))]
         choices += [("size", growth, self.resized(first, growth, frames)) for growth in GROWTHS]
         if self.look.shape in TURNING_SHAPES:
             choices += self.turned(first, frames)

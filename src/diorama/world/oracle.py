@@ -17,7 +17,6 @@ from diorama.world.explaining import explained
 from diorama.world.readings import SURE, ImageReading, VideoReading, reading_of
 from diorama.world.tracks import tracks_of
 
-
 FAINT = 0.1
 """Least score of a candidate that keeps a track alive."""
 

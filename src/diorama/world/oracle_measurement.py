@@ -15,7 +15,17 @@ from diorama.errors import InputError
 from diorama.metrics import Interval, proportion
 from diorama.world.detector import Detector, load_detector
 from diorama.world.detector_training import truth_of
-from diorama.world.facts import PLACES, Event, RelationKind, always_there, changes_size, events_of, places, precedes, related
+from diorama.world.facts import (
+    PLACES,
+    Event,
+    RelationKind,
+    always_there,
+    changes_size,
+    events_of,
+    places,
+    precedes,
+    related,
+)
 from diorama.world.oracle import read_images, read_video
 from diorama.world.pool import VISIBLE_SHARE, seen_objects
 from diorama.world.readings import ImageReading, ReadObject, Track, VideoReading
