@@ -353,7 +353,7 @@ def memory_growth(side: str, config: VideoLlavaConfig, count: int) -> float:
         ask = partial(ask_ours, build_ours(config), work, count)
     else:
         ask = partial(ask_theirs, build_theirs(config), work, count)
-    torch.nn.functional.conv2d(torch.randn(1, 3, 28, 28), torch.randn(4, 3, 14, 14)) @ torch.randn(2, 4)
+    torch.nn.functional.conv2d(torch.randn(1, 3, 28, 28), torch.randn(4, 3, 14, 14)).flatten(1) @ torch.randn(900, 4)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")       # makes VmHWM start again from the present size
     ask()
