@@ -6,9 +6,9 @@ from torch import nn
 def use_eager_attention(module: nn.Module) -> None:
     """Make every transformers attention layer inside `module` use plain matrix products.
 
-    On CPUs the fused kernel's backward pass in bfloat16 is several times slower than that on the short sequences of
-    the alignment stage (37 to 110 tokens; `python benchmarks/video_llava.py --attention`), and about as fast on the
-    hundreds of tokens that the language model sees. On GPUs leave the fused kernel alone.
+    On CPUs a training step in bfloat16 takes half as long with them on the short sequences of the alignment stage (37
+    to 110 tokens), and a third longer on the hundreds of tokens that the language model sees, so only towers use this
+    (`python benchmarks/video_llava.py --attention`). On GPUs leave the fused kernel alone.
     """
     for part in module.modules():
         config = getattr(part, "config", None)

@@ -12,7 +12,6 @@ import torch
 from diorama.console import counting, note
 from diorama.errors import InputError
 from diorama.metrics import Interval
-from diorama.nn.attention import use_eager_attention
 from diorama.systems.video_llava.benchmark_formats import (
     questions_from,
     read_gqa,
@@ -72,8 +71,6 @@ def train_on_file(data: Path, media: Path, init: str | Path, stage: Literal["pro
                          "Check --media.")
     learn_words(llava, (text for item in file.usable for turn in item.turns
                         for text in (turn.question, turn.answer or "")))
-    if llava.device.type == "cpu":
-        use_eager_attention(llava.model.language_model)
     dataset = Conversations(file.usable, look_at(llava, file.usable), llava)
     config = RunConfig(steps=steps, learning_rate=learning_rate, weight_decay=0.05, precision="bf16", seed=seed,
                        log_every=20, save_every=max(steps // 4, 1), trainable_only=True)

@@ -112,8 +112,6 @@ def train_stage(stage: Stage, recipe: Recipe, world: World, out: Path, *, init: 
         raise InputError(f"The stage {stage!r} goes on from a model, and none was given. "
                          f"Pass --init with the folder that {STAGES[STAGES.index(stage) - 1]!r} left.")
     llava = VideoLlava.from_pretrained(init, device=device)
-    if llava.device.type == "cpu":
-        use_eager_attention(llava.model.language_model)
     run_config = {"read": recipe.read, "project": recipe.project, "instruct": recipe.instruct}[stage]
     mixture = {"read": recipe.told, "project": recipe.described, "instruct": recipe.mixture}[stage]
     images, clips = world.images.first(recipe.shown_images), world.clips.first(recipe.shown_clips)
@@ -131,7 +129,7 @@ def train_stage(stage: Stage, recipe: Recipe, world: World, out: Path, *, init: 
 
 
 def _align(recipe: Recipe, world: World, out: Path, device: str) -> Path:
-    tokenizer = build_word_tokenizer(WORDS)
+    tokenizer = build_word_tokenizer((*WORDS, "image", "video"))
     config = configured(recipe.config, tokenizer)
     images = RegionAligner(LanguageBindAligner(ImageTower(config.tower), config.text_tower), config,
                            phrase_ids(tokenizer, config))

@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from diorama.console import note
 from diorama.metrics import Interval, bootstrap, paired_difference
 from diorama.metrics.claims import Arm, Check, Claim, Published
-from diorama.nn.attention import use_eager_attention
 from diorama.systems.video_llava.config import LanguageConfig
 from diorama.systems.video_llava.data import Interviewer, Mixture, Prepared, Seen, prepare, see
 from diorama.systems.video_llava.evaluate import Reply, examine
@@ -240,9 +239,7 @@ def _fresh(llava: VideoLlava, seed: int, *, separate: bool = False) -> VideoLlav
     torch.manual_seed(seed)
     language = replace(LANGUAGE, vocab_size=len(llava.tokenizer), bos_token_id=llava.tokenizer.bos_token_id,
                        eos_token_id=llava.tokenizer.eos_token_id)
-    model = VideoLlavaModel.from_config(replace(llava.config, language=language, separate_projectors=separate))
-    use_eager_attention(model.language_model)
-    return model
+    return VideoLlavaModel.from_config(replace(llava.config, language=language, separate_projectors=separate))
 
 
 def _reader(llava: VideoLlava, seeing: Seeing, sizes: Sizes, seed: int, out: Path) -> VideoLlavaModel:
