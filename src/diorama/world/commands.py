@@ -156,7 +156,7 @@ def oracle(
 
 
 @app.command(name="train-oracle")
-def train_oracle(*, steps: int = 5000, common: Common | None = None) -> None:
+def train_oracle(*, steps: int = 6000, common: Common | None = None) -> None:
     """Render scenes and train the oracle's network on them; the checkpoint is in --out.
 
     Parameters

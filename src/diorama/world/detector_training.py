@@ -24,6 +24,8 @@ FIRST_SEED = 50_000_000
 """Training scenes are sampled from here on; the splits keep test scenes out whatever the seed."""
 NEIGHBORS = torch.tensor([(0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, 1), (1, -1)])
 """A second cell of each object learns the same, so that a peak that is off by one still tells the truth."""
+SMALL = 0.25
+"""Share of the training pictures that are made of 32 x 32 pixels, each the mean of four or one of four."""
 TURNING = [SHAPES.index("cube"), SHAPES.index("pyramid")]
 
 
@@ -36,19 +38,22 @@ class RecipeConfig:
 
     stills: int = 20_000
     novel: int = 5_000
-    clips: int = 3_000
+    clips: int = 4_000
+    novel_clips: int = 1_000
     moments: int = 3
+    stacking: float = 0.3
+    """Chance that a still scene has one object on another; twice that of the splits, as it is hard to see."""
     smooth: float = 0.2
     """Share of the scenes that is rendered with four rays a pixel."""
     batch_size: int = 64
-    steps: int = 5000
+    steps: int = 6000
     learning_rate: float = 3e-3
     seed: int = 0
     detector: DetectorConfig = field(default_factory=DetectorConfig)
 
     @property
     def frames(self) -> int:
-        return self.stills + self.novel + self.clips * self.moments
+        return self.stills + self.novel + (self.clips + self.novel_clips) * self.moments
 
 
 def truth_of(scene: Scene, time: float) -> Tensor:
@@ -102,11 +107,12 @@ def training_frames(config: RecipeConfig, progress: Callable[[int], None] | None
     pixels, truths = [], []
     seed = FIRST_SEED + 10_000_000 * config.seed
     groups: list[tuple[Split, bool, int]] = [("train", False, config.stills), ("novel", False, config.novel),
-                                             ("train", True, config.clips)]
+                                             ("train", True, config.clips), ("novel", True, config.novel_clips)]
     for which, moving, count in groups:
         jobs = []
         for i in range(count):
-            scene = sample_scene(seed + i, split=which, moving=moving, objects=(1, 5) if i % 2 else (3, 5))
+            scene = sample_scene(seed + i, split=which, moving=moving, objects=(1, 5) if i % 2 else (3, 5),
+                                 movers=(2, 2), stacking=config.stacking)
             generator = torch.Generator().manual_seed(seed + i)
             times = (torch.rand(config.moments, generator=generator) * scene.duration).tolist() if moving else [0.0]
             jobs.append((scene, times))
@@ -127,7 +133,7 @@ def worn(images: Tensor, generator: torch.Generator) -> Tensor:
     nearest = images[:, :, 1::2, 1::2]
     small = torch.where((draw[:, 1] < 0.5).view(-1, 1, 1, 1), small, nearest)
     coarse = nn.functional.interpolate(small, (SIDE, SIDE), mode="bilinear", antialias=True)
-    images = torch.where((draw[:, 0] < 0.12).view(-1, 1, 1, 1), coarse, images)
+    images = torch.where((draw[:, 0] < SMALL).view(-1, 1, 1, 1), coarse, images)
     soft = nn.functional.avg_pool2d(nn.functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     blur = (draw[:, 2] - 0.6).clamp(min=0).view(-1, 1, 1, 1) * 2
     images = images + blur * (soft - images)

@@ -2,15 +2,14 @@
 
 One outline that climbs in the picture may be of an object that rises or of one that goes away; the size of the outline
 and the shadow tell them apart, and both are in the pixels. Each motion that fits the path of the outline is tried, and
-the one whose picture comes nearest is believed (analysis by synthesis). Light and ground are estimated the same way.
+the one whose picture comes nearest is believed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from itertools import pairwise
 
 from torch import Tensor
@@ -18,28 +17,10 @@ from torch import Tensor
 from diorama.world.detector import fit
 from diorama.world.facts import TURNING_SHAPES
 from diorama.world.readings import ReadMotion, Track, camera_of, size_of
-from diorama.world.rendering import render
-from diorama.world.scene import (
-    PACES,
-    PROPORTIONS,
-    RADIUS,
-    RATE,
-    SHAPES,
-    TURN,
-    Camera,
-    Color,
-    Light,
-    Motion,
-    Scene,
-    SceneObject,
-    Shape,
-    Size,
-)
+from diorama.world.scene import PACES, RADIUS, SHAPES, TURN, Shape
+from diorama.world.stages import SHIFTS, SIDE, Look, Pose, Stage, Window, around, ground_pose, lifted_pose, staged
 from diorama.world.tracks import Leg, legs_of, named, one_at_a_time, smoothed
 
-SIDE = 64
-FAR_OFF = 0.25
-"""A pixel that differs by more than this (of 1) is wrong, however much it differs."""
 STIR = 0.02
 """Mean change of the pixels around an object, of 1, from which it is asked whether it turned, grew or shrank."""
 GAIN = 0.1
@@ -48,110 +29,8 @@ LASTS = 0.4
 """Seconds that a turn or a change of size takes at least."""
 CLEAR = 0.9
 """Confidence in a shape from which the network is believed without trying the others."""
-SHIFTS = (-0.03, -0.015, 0.0, 0.015, 0.03)
-"""Shifts in the picture, whose half-width is 1, by which the network may be off."""
-NEARBY = 13
-"""Pixels around the middle of an object within which its own changes are looked for."""
 GROWTHS = (-0.7, -0.5, -0.36, -0.28, 0.28, 0.36, 0.5, 0.7)
 """Changes of the log of the radius that are tried; real ones are 0.3 to 0.71."""
-LATE = 9.0
-"""Seconds after which every motion of a scene made here is over."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """What an object is, with its radius in metres when nothing changes it."""
-
-    shape: Shape
-    color: Color
-    size: Size
-    radius: float
-
-
-@dataclass(frozen=True)
-class Pose:
-    """Where an object is at one moment: its foot in the viewer's axes, its radius in metres and yaw in degrees."""
-
-    right: float
-    away: float
-    up: float
-    radius: float
-    yaw: float = 0.0
-
-
-def ground_pose(camera: Camera, shape: Shape, u: float, v: float, radius: float, *, up: float = 0.0,
-                yaw: float = 0.0) -> Pose:
-    """The pose at a known height of an object whose middle is seen at (u, v)."""
-    tilt, zoom = math.radians(camera.elevation), 1 / math.tan(math.radians(camera.field_of_view / 2))
-    height, rise = up + PROPORTIONS[shape].height * radius / 2 - 0.4, v / zoom
-    away = -(height * math.cos(tilt) + rise * (camera.distance - height * math.sin(tilt))) / (
-        math.sin(tilt) + rise * math.cos(tilt))
-    depth = camera.distance + away * math.cos(tilt) - height * math.sin(tilt)
-    return Pose(u / zoom * depth, away, up, radius, yaw)
-
-
-def lifted_pose(camera: Camera, shape: Shape, v: float, foot: Pose) -> Pose:
-    """The pose above or below `foot` of an object whose middle is seen at height v in the picture."""
-    tilt, zoom = math.radians(camera.elevation), 1 / math.tan(math.radians(camera.field_of_view / 2))
-    rise = v / zoom
-    height = -(foot.away * math.sin(tilt) + rise * (camera.distance + foot.away * math.cos(tilt))) / (
-        math.cos(tilt) - rise * math.sin(tilt))
-    return replace(foot, up=height + 0.4 - PROPORTIONS[shape].height * foot.radius / 2)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """The frames float (T, 3, 64, 64) of a clip, and what was in each: one list of (look, pose) a frame."""
-
-    frames: Tensor
-    camera: Camera
-    cast: list[list[tuple[Look, Pose] | None]]
-    """For each frame one entry an object, None where it is not there."""
-
-    def scene(self, index: int, changed: dict[int, Pose], light: Light, background: float) -> Scene:
-        """Frame `index` with some of its objects in other poses."""
-        objects = []
-        for k, entry in enumerate(self.cast[index]):
-            if entry is not None:
-                objects.append(_posed(entry[0], changed.get(k, entry[1])))
-        return Scene(tuple(objects), self.camera, light, background, LATE)
-
-    @cached_property
-    def surroundings(self) -> tuple[Light, float]:
-        """The light and the brightness of the ground under which the first frame looks as it does."""
-        grounds = [0.7 + 0.03 * k for k in range(9)]
-        empty = [Scene((), self.camera, Light(), shade, LATE) for shade in grounds]
-        errors = (_rendered(empty) - self.frames[:1]).abs().mean(1).flatten(1).median(1).values
-        ground = grounds[int(errors.argmin())]
-        lights = [Light(azimuth=30.0 * k, elevation=e) for k in range(12) for e in (50.0, 63.0)]
-        scenes = [self.scene(0, {}, light, ground) for light in lights]
-        errors = _misfit(_rendered(scenes), self.frames[:1])
-        return lights[int(errors.argmin())], ground
-
-    def misfits(self, tries: Sequence[tuple[int, dict[int, Pose]]], window: tuple[slice, slice]) -> list[float]:
-        """For each (frame, poses) the summed difference, in pixels, between that picture and the true one in a window
-        of rows and columns."""
-        light, ground = self.surroundings
-        shown = _rendered([self.scene(index, changed, light, ground) for index, changed in tries])
-        part = (..., *window)
-        return _misfit(shown[part], self.frames[[index for index, _ in tries]][part]).tolist()
-
-
-def _posed(look: Look, pose: Pose) -> SceneObject:
-    """An object of any radius: the scene's own two sizes, grown or shrunk before anybody looks."""
-    factor = math.log(pose.radius / RADIUS[look.size])
-    seconds = abs(factor) / math.log(RATE["quickly"])
-    motions = (Motion("grow" if factor > 0 else "shrink", 0.0, seconds),) if seconds > 1e-3 else ()
-    return SceneObject(look.shape, look.color, look.size, (pose.right, pose.away, pose.up), pose.yaw, motions)
-
-
-def _rendered(scenes: list[Scene]) -> Tensor:
-    return render(scenes, size=SIDE, times=[LATE]).rgb[:, 0].float() / 255
-
-
-def _misfit(shown: Tensor, true: Tensor) -> Tensor:
-    """Differences (N,) of pictures (N, 3, 64, 64), in wholly wrong pixels."""
-    return (shown - true).abs().amax(1).clamp(max=FAR_OFF).flatten(1).sum(1) / FAR_OFF
 
 
 def explained(tracks: Sequence[Track], pixels: Tensor, times: Sequence[float]) -> tuple[Track, ...]:
@@ -161,12 +40,7 @@ def explained(tracks: Sequence[Track], pixels: Tensor, times: Sequence[float]) -
     seen = [(o.position, o.shape, o.radius, o.u, o.v) for t in tracks for o in t.frames if o is not None]
     rough = camera_of(seen)
     looks = [Look(t.shape, t.color, t.size, RADIUS[t.size]) for t in tracks]
-    stage = _staged(frames, rough, tracks, looks)
-    light, ground = stage.surroundings
-    stages = [_staged(frames, replace(rough, elevation=rough.elevation + e, distance=rough.distance + d), tracks, looks)
-              for e in (-6, -4, -2, 0, 2, 4, 6) for d in (-0.5, -0.25, 0.0, 0.25, 0.5)]
-    errors = _misfit(_rendered([s.scene(0, {}, light, ground) for s in stages]), frames[:1])
-    stage = stages[int(errors.argmin())]
+    stage = staged(frames, rough, [(look, _path(track)) for look, track in zip(looks, tracks, strict=True)])
     trials = []
     for k, track in enumerate(tracks):
         trial = _Trial(stage, k, looks[k], track, times)
@@ -181,15 +55,6 @@ def _told(track: Track, trial: _Trial, legs: list[Leg]) -> Track:
     motions = sorted([*(ReadMotion(named(leg), leg.margin) for leg in legs), *edges], key=lambda m: m.motion.start)
     size = track.size if trial.fresh else size_of(trial.pose(trial.there[0]).radius)
     return replace(track, shape=trial.look.shape, size=size, motions=tuple(motions))
-
-
-def _staged(frames: Tensor, camera: Camera, tracks: Sequence[Track], looks: Sequence[Look]) -> Stage:
-    """A clip with everything on the ground where it is seen."""
-    cast: list[list[tuple[Look, Pose] | None]] = [[None] * len(tracks) for _ in frames]
-    for k, (track, look) in enumerate(zip(tracks, looks, strict=True)):
-        for i, (u, v, yaw) in _path(track).items():
-            cast[i][k] = (look, ground_pose(camera, track.shape, u, v, look.radius, yaw=yaw))
-    return Stage(frames, camera, cast)
 
 
 def _path(track: Track) -> dict[int, tuple[float, float, float]]:
@@ -252,7 +117,8 @@ class _Trial:
                               for i in frames}
                     height = lifted[frames[-1]].up - lifted[frames[0]].up
                     choices += [("away", leg.change, slid), ("up", height, lifted)]
-        coordinate, change, poses = choices[self.best([poses for _, _, poses in choices], frames, self.window(*frames))]
+        window = around(*(self.path[i][:2] for i in frames))
+        coordinate, change, poses = choices[self.best([poses for _, _, poses in choices], frames, window)]
         first = poses[frames[0]]
         for i in self.there:
             if i < frames[0] and self.pose(i).up < 0.2:
@@ -263,11 +129,8 @@ class _Trial:
     def reshaped(self) -> _Trial:
         """The trial of the shape that looks most like what is seen, where the object is first there."""
         i = self.there[0]
-        found = []
-        for shape in SHAPES:
-            trial = self.of_shape(shape)
-            pose = trial.fitted(i)
-            found.append((trial.errors([{i: pose}], [i], trial.window(i))[0], shape))
+        found = [(self.stage.fitted(i, self.index, self.path[i][:2], replace(self.look, shape=shape),
+                                    radii=list(RADIUS.values()))[0], shape) for shape in SHAPES]
         return self.of_shape(min(found)[1])
 
     def of_shape(self, shape: Shape) -> _Trial:
@@ -304,12 +167,14 @@ class _Trial:
 
     def changed(self, frames: list[int]) -> list[Leg]:
         """The turn or change of size, if any, that explains why the pixels around a standing object change."""
-        near, first = self.window(frames[0]), self.fitted(frames[0])
+        spot = self.path[frames[0]][:2]
+        _, first = self.stage.fitted(frames[0], self.index, spot, self.look, radii=self.radii(frames[0]),
+                                     up=self.pose(frames[0]).up)
         choices: list[tuple[str, float, dict[int, Pose]]] = [("none", 0.0, dict.fromkeys(frames, first))]
         choices += [("size", growth, self.resized(first, growth, frames)) for growth in GROWTHS]
         if self.look.shape in TURNING_SHAPES:
             choices += self.turned(first, frames)
-        errors = self.errors([poses for _, _, poses in choices], _spread(frames, 6), near)
+        errors = self.errors([poses for _, _, poses in choices], _spread(frames, 6), around(spot))
         best = min(range(len(errors)), key=errors.__getitem__)
         coordinate, change, poses = choices[best]
         if coordinate == "none" or errors[best] > errors[0] * (1 - GAIN) - 2.0:
@@ -334,25 +199,6 @@ class _Trial:
                                   {i: replace(first, yaw=first.yaw + yaw) for i, yaw in yaws.items()}))
         return found
 
-    def fitted(self, i: int) -> Pose:
-        """The pose in a frame, near the one that is known, whose picture comes nearest."""
-        near = self.window(i)
-        yaws = [10.0 * n for n in range(9)] if self.look.shape in TURNING_SHAPES else [0.0]
-        poses = [replace(self.again(i, radius), yaw=yaw) for radius in self.radii(i) for yaw in yaws]
-        pose = poses[self.best([{i: p} for p in poses], [i], near)]
-        poses = [replace(self.again(i, pose.radius, shift=(x, y)), yaw=pose.yaw) for x in SHIFTS for y in SHIFTS]
-        pose = poses[self.best([{i: p} for p in poses], [i], near)]
-        if len(yaws) > 1:
-            poses = [replace(pose, yaw=pose.yaw + turn) for turn in (-9, -6, -3, 0, 3, 6, 9)]
-            pose = poses[self.best([{i: p} for p in poses], [i], near)]
-        return pose
-
-    def window(self, *frames: int) -> tuple[slice, slice]:
-        """The rows and columns around the object in some frames."""
-        spots = [[min(max(round((w + 1) * SIDE / 2), 0), SIDE - 1) for w in self.path[i][:2]] for i in frames]
-        (left, right), (top, bottom) = ((min(line), max(line)) for line in zip(*spots, strict=True))
-        return (slice(max(top - NEARBY, 0), bottom + NEARBY), slice(max(left - NEARBY, 0), right + NEARBY))
-
     def step(self, i: int, j: int) -> float:
         """Mean change of the pixels around the object between two frames."""
         u, v, _ = self.path[i]
@@ -366,13 +212,13 @@ class _Trial:
                 for n, i in enumerate(frames)}
 
     def errors(self, choices: list[dict[int, Pose]], frames: list[int],
-               window: tuple[slice, slice]) -> list[float]:
-        tries = [(i, {self.index: poses[i]}) for poses in choices for i in frames]
+               window: Window) -> list[float]:
+        tries = [(i, {self.index: (self.look, poses[i])}) for poses in choices for i in frames]
         errors = self.stage.misfits(tries, window)
         return [sum(errors[n * len(frames) : (n + 1) * len(frames)]) for n in range(len(choices))]
 
     def best(self, choices: list[dict[int, Pose]], frames: list[int],
-             window: tuple[slice, slice]) -> int:
+             window: Window) -> int:
         errors = self.errors(choices, _spread(frames, 4), window)
         return min(range(len(errors)), key=errors.__getitem__)
 
