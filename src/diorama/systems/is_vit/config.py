@@ -165,7 +165,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}). Pass a folder with a whole checkpoint.") from error
+        raise CheckpointError(
+            f"{path} cannot be read as JSON ({error}). Pass a folder with a whole checkpoint."
+        ) from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a {type(values).__name__}, not an object. Pass a whole checkpoint.")
     return values
