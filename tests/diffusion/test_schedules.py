@@ -1,6 +1,7 @@
 """Schedules: parity with diffusers' tables, zero terminal SNR, and the spacing of steps."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_a_respaced_schedule_takes_its_steps_from_the_kept_times() -> None:
 def test_spacings_start_at_the_last_time_and_fall(spacing, length: int, steps: int) -> None:
     indices = spacing(length, steps)
     assert len(indices) == steps and indices[0] == length - 1 and indices[-1] >= 0
-    assert all(after < now for now, after in zip(indices, indices[1:], strict=False))
+    assert all(after < now for now, after in pairwise(indices))
 
 
 def test_trailing_is_diffusers_trailing_where_steps_divide() -> None:
