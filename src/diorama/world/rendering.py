@@ -158,13 +158,14 @@ class _Frames:
 def _render_chunk(frames: _Frames, side: int, samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     count, most = frames.shape.shape
     pixels = side * side
-    depth, normals, image = _ground(frames, side)
+    rays = _rays(frames, side)
+    depth, normals, image = _ground(frames, rays)
     who = torch.full((count * pixels,), -1, dtype=torch.long, device=depth.device)
     nearest = depth.clone()
     own = torch.zeros(count * most, dtype=torch.float32, device=depth.device)
     hits = []
     for index, shape in enumerate(SHAPES):
-        found = _cast(frames, shape, index, side)
+        found = _cast(frames, shape, index, rays, side)
         if found is not None:
             hits.append(found)
     if hits:
@@ -177,7 +178,7 @@ def _render_chunk(frames: _Frames, side: int, samples: int) -> tuple[Tensor, Ten
         depth[where] = near
         who[where] = owner
         normals[where] = normal.float()
-        image[where] = _shade(frames, frame, owner, normal, _directions(frames, frame, where % pixels, side))
+        image[where] = _shade(frames, frame, owner, normal, rays[where])
     seen = torch.zeros_like(own)
     lit = who >= 0
     seats = (torch.arange(count, device=depth.device).repeat_interleave(pixels) * most + who)[lit]
@@ -197,47 +198,49 @@ def _render_chunk(frames: _Frames, side: int, samples: int) -> tuple[Tensor, Ten
     )
 
 
-def _directions(frames: _Frames, frame: Tensor, pixel: Tensor, side: int) -> Tensor:
-    """Ray directions (R, 3) with one unit along the optical axis, so that a ray's parameter is its depth in metres."""
-    x = ((pixel % side) + 0.5) * (2 / side) - 1
-    y = 1 - ((pixel // side) + 0.5) * (2 / side)
-    tangent, axes = frames.tangent[frame], frames.axes[frame]
-    return axes[:, 2] + (x * tangent).unsqueeze(1) * axes[:, 0] + (y * tangent).unsqueeze(1) * axes[:, 1]
+def _rays(frames: _Frames, side: int) -> Tensor:
+    """Ray directions (F*P, 3) with one unit along the optical axis, so that a ray's parameter is its depth in metres."""
+    grid = (torch.arange(side, dtype=torch.float64, device=frames.eye.device) + 0.5) * (2 / side) - 1
+    right, up, forward = frames.axes.unbind(1)
+    tangent = frames.tangent.view(-1, 1, 1)
+    across, down = grid.view(1, 1, -1), grid.view(1, -1, 1)
+    planes = [forward[:, i, None, None] + tangent * (across * right[:, i, None, None] - down * up[:, i, None, None])
+              for i in range(3)]
+    return torch.stack(planes, dim=-1).view(-1, 3)
 
 
-def _ground(frames: _Frames, side: int) -> tuple[Tensor, Tensor, Tensor]:
+def _ground(frames: _Frames, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Depth (F*P,), normals and colors (F*P, 3) of the empty scene with a soft round shadow under each object."""
     count, most = frames.shape.shape
     device = frames.eye.device
-    grid = (torch.arange(side, dtype=torch.float64, device=device) + 0.5) * (2 / side) - 1
-    tangent = frames.tangent.view(-1, 1, 1, 1)
-    axes = frames.axes[:, None, None]
-    across, up = grid.view(1, 1, -1, 1) * axes[..., 0, :], -grid.view(1, -1, 1, 1) * axes[..., 1, :]
-    rays = axes[..., 2, :] + tangent * (across + up)
-    rays = rays.view(count, -1, 3)  # (F, P, 3)
-    falls = rays[..., 2] < -1e-9
-    depth = torch.where(falls, -frames.eye[:, 2:] / rays[..., 2].clamp(max=-1e-9), torch.inf)
-    points = (frames.eye.unsqueeze(1) + depth.where(falls, 0.0).unsqueeze(-1) * rays).float()  # (F, P, 3)
+    planes = [plane.view(count, -1) for plane in rays.unbind(-1)]  # x, y and z of the rays, each (F, P)
+    falls = planes[2] < -1e-9
+    depth = torch.where(falls, -frames.eye[:, 2:] / planes[2].clamp(max=-1e-9), torch.inf)
+    reach = depth.where(falls, 0.0)
+    points = [(frames.eye[:, i : i + 1] + reach * planes[i]).float() for i in range(3)]
 
-    light = torch.ones_like(depth, dtype=torch.float32)
-    lamp = frames.lamp.float()
+    light = torch.ones_like(points[0])
+    lamps = frames.lamp.float()
     for k in range(most):
-        here = (frames.shape[:, k] >= 0).float().unsqueeze(1)
-        radius, lift = _round_body(frames, k)
-        middle = frames.foot[:, k].float() + torch.stack([torch.zeros_like(lift), torch.zeros_like(lift), lift], -1)
-        to = middle.unsqueeze(1) - points
-        along = (to * lamp.unsqueeze(1)).sum(-1)
-        off = ((to * to).sum(-1) - along * along).clamp(min=0).sqrt() / radius.unsqueeze(1)
+        there = (frames.shape[:, k] >= 0).nonzero().squeeze(1)
+        if not len(there):
+            continue
+        radius, lift = (value[there] for value in _round_body(frames, k))
+        middle = frames.foot[there, k].float()
+        middle[:, 2] += lift
+        to = [middle[:, i : i + 1] - points[i][there] for i in range(3)]
+        lamp = lamps[there]
+        along = sum(to[i] * lamp[:, i : i + 1] for i in range(3))
+        off = (sum(axis * axis for axis in to) - along * along).clamp(min=0).sqrt() / radius.unsqueeze(1)
         shadow = ((1.15 - off) / 0.4).clamp(0, 1)
-        light = light * (1 - here * 0.75 * shadow * shadow * (3 - 2 * shadow) * (along > 0))
+        light[there] *= 1 - 0.75 * shadow * shadow * (3 - 2 * shadow) * (along > 0)
     ambient = frames.ambient.float().unsqueeze(1)
     lit = frames.shade.float().unsqueeze(1) * (ambient + (1 - ambient) * light)
-    haze = torch.exp(-(depth.float() - 6).clamp(min=0) / 18).unsqueeze(-1)  # far ground fades into the sky
-    sky = torch.tensor(SKY, device=device)
-    image = (lit.unsqueeze(-1) * haze + sky * (1 - haze)).where(falls.unsqueeze(-1), sky)
-    normals = torch.zeros_like(points)
+    haze = torch.exp(-(depth.float() - 6).clamp(min=0) / 18)  # far ground fades into the sky
+    image = torch.stack([(lit * haze + sky * (1 - haze)).where(falls, sky) for sky in SKY], dim=-1)
+    normals = torch.zeros(count, falls.shape[1], 3, device=device)
     normals[..., 2] = falls.float()
-    return depth.view(-1), normals.view(-1, 3), image.reshape(-1, 3)
+    return depth.view(-1), normals.view(-1, 3), image.view(-1, 3)
 
 
 def _round_body(frames: _Frames, k: int) -> tuple[Tensor, Tensor]:
@@ -250,7 +253,9 @@ def _round_body(frames: _Frames, k: int) -> tuple[Tensor, Tensor]:
     return ((width[shape] + height[shape] / 2) / 2 * scale, height[shape] / 2 * scale)
 
 
-def _cast(frames: _Frames, shape: Shape, index: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+def _cast(
+    frames: _Frames, shape: Shape, index: int, rays: Tensor, side: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """All hits on objects of one shape: flat pixel (R,), object (R,), depth (R,) and world normal (R, 3)."""
     frame, owner = (frames.shape == index).nonzero(as_tuple=True)  # (N,) pairs
     if len(frame) == 0:
@@ -264,13 +269,15 @@ def _cast(frames: _Frames, shape: Shape, index: int, side: int) -> tuple[Tensor,
     order = torch.arange(len(pair), device=areas.device) - (areas.cumsum(0) - areas)[pair]
     pixel = (box[pair, 1] + order // width[pair]) * side + box[pair, 0] + order % width[pair]
 
-    f, o = frame[pair], owner[pair]
-    scale, yaw = frames.scale[f, o].unsqueeze(1), frames.yaw[f, o]
-    start = _turn(frames.eye[f] - frames.foot[f, o], -yaw) / scale
-    ray = _turn(_directions(frames, f, pixel, side), -yaw) / scale
-    near, normal = INTERSECT[shape](start, ray)
+    where = frame[pair] * (side * side) + pixel
+    scale, yaw = frames.scale[frame, owner].unsqueeze(1), frames.yaw[frame, owner]
+    c, s = yaw.cos(), yaw.sin()
+    start = _turn(frames.eye[frame] - frames.foot[frame, owner], c, -s) / scale
+    c, s = c[pair], s[pair]
+    ray = _turn(rays[where], c, -s) / scale[pair]
+    near, normal = INTERSECT[shape](start[pair], ray)
     hit = torch.isfinite(near) & (near > 0)
-    return (f * side * side + pixel)[hit], o[hit], near[hit], _turn(normal[hit], yaw[hit])
+    return where[hit], owner[pair][hit], near[hit], _turn(normal[hit], c[hit], s[hit])
 
 
 def _rectangles(frames: _Frames, frame: Tensor, owner: Tensor, shape: Shape, side: int) -> Tensor:
@@ -292,9 +299,8 @@ def _rectangles(frames: _Frames, frame: Tensor, owner: Tensor, shape: Shape, sid
     return edges.where((z + reach > 1e-3).unsqueeze(-1), 0)
 
 
-def _turn(vectors: Tensor, angle: Tensor) -> Tensor:
-    """Rotate (R, 3) about the vertical by (R,) radians."""
-    c, s = angle.cos(), angle.sin()
+def _turn(vectors: Tensor, c: Tensor, s: Tensor) -> Tensor:
+    """Rotate (R, 3) about the vertical by angles of the cosine and sine (R,)."""
     x, y, z = vectors.unbind(-1)
     return torch.stack([c * x - s * y, s * x + c * y, z], dim=-1)
 
