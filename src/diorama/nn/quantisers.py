@@ -78,7 +78,7 @@ class Quantiser(nn.Module, ABC):
             if not wants_gradient:
                 return value
             slope = self.slope(x)
-        return _StraightThrough.apply(x, value, slope)  # type: ignore[no-any-return]
+        return _StraightThrough.apply(x, value, slope)
 
     @abstractmethod
     def fit(self, x: Tensor) -> None:
