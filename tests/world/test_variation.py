@@ -4,9 +4,11 @@ from dataclasses import asdict
 from random import Random
 
 import pytest
+import torch
 
+from diorama.world.rendering import render
 from diorama.world.sampling import is_clear, sample_scene, split_of
-from diorama.world.variation import MOVING_CHANGES, STILL_CHANGES, family, vary
+from diorama.world.variation import MOVING_CHANGES, STILL_CHANGES, family, mirrored, vary
 
 CHANGED_FIELDS = {
     "shape": {"shape"}, "color": {"color"}, "size": {"size"}, "place": {"position"}, "swap": {"position"},
@@ -51,3 +53,20 @@ def test_families_are_sound_distinct_and_of_one_split(moving):
 def test_the_same_generator_makes_the_same_family():
     scene = sample_scene(1, objects=(2, 4))
     assert family(scene, 4, "train", Random(3)) == family(scene, 4, "train", Random(3))
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_mirrored_scene_is_drawn_as_the_flipped_picture(moving):
+    scenes = [s for s in (sample_scene(seed, moving=moving) for seed in range(40))
+              if not any(m.kind == "spin" for o in s.objects for m in o.motions)][:16]
+    plain, flipped = (render(some, frames=3 if moving else 1) for some in (scenes, [mirrored(s) for s in scenes]))
+    apart = (plain.rgb.flip(-1).int() - flipped.rgb.int()).abs()
+    assert (apart > 1).float().mean() < 1e-4
+    torch.testing.assert_close(plain.visible, flipped.visible, atol=0.02, rtol=0)
+
+
+def test_mirroring_swaps_left_and_right_only():
+    scene = sample_scene(4, moving=True, movers=(2, 2))
+    kinds = [m.kind for o in scene.objects for m in o.motions]
+    seen = [m.kind for o in mirrored(scene).objects for m in o.motions]
+    assert seen == [{"left": "right", "right": "left"}.get(k, k) for k in kinds]

@@ -63,6 +63,24 @@ def vary(scene: Scene, change: Change, rng: Random) -> Scene | None:
     return replace(scene, objects=tuple(things))
 
 
+def mirrored(scene: Scene) -> Scene:
+    """The scene as a mirror shows it: its picture is the picture of `scene` flipped from left to right.
+
+    Only the sense of a spin is lost, which no caption and no question names.
+    """
+    (rx, ry), turn = scene.camera.right, 2 * scene.camera.azimuth
+    swapped: dict[MotionKind, MotionKind] = {"left": "right", "right": "left"}
+    things = []
+    for thing in scene.objects:
+        x, y, z = thing.position
+        aside = 2 * (x * rx + y * ry)
+        motions = tuple(replace(m, kind=swapped.get(m.kind, m.kind)) for m in thing.motions)
+        things.append(replace(thing, position=(x - aside * rx, y - aside * ry, z), yaw=(turn - thing.yaw) % 360,
+                              motions=motions))
+    light = replace(scene.light, azimuth=(180 - scene.light.azimuth) % 360)
+    return replace(scene, objects=tuple(things), light=light)
+
+
 def family(scene: Scene, size: int, split: Split, rng: Random) -> list[Scene]:
     """The scene followed by up to `size` - 1 variations of it that belong to the same split."""
     changes = list(MOVING_CHANGES if scene.duration else STILL_CHANGES)
