@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from diorama.errors import InputError
+from diorama.language import word_tokenizer
+from diorama.language.word_tokenizer import WORD_PATTERN
 from diorama.media.resizing import center_crop, pad_square, resize_shortest, size_of
 from diorama.systems.video_llava.config import PromptConfig, TokenMode, VideoLlavaConfig
 from diorama.systems.video_llava.splice import IGNORE, MARKERS, Kind, Media, Sample
@@ -27,9 +29,6 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 MARKER_WORDS: dict[str, Kind] = {"<image>": "image", "<video>": "video"}
 MARKER_PATTERN = re.compile("|".join(MARKER_WORDS))
-WORD_PATTERN = r"\w+(?:['-]\w+)*|[^\w\s]"
-PUNCTUATION = ".,:;?!'\"-()"
-SPECIAL_WORDS = ("<pad>", "<s>", "</s>", "<unk>", *MARKER_WORDS)
 
 
 def preprocess_image(image: Image.Image, config: VideoLlavaConfig) -> Tensor:
@@ -212,28 +211,11 @@ def _refuse_control_words(text: str, tokenizer: PreTrainedTokenizerFast) -> None
 
 def build_word_tokenizer(words: Iterable[str], *, prompt: PromptConfig | None = None,
                          max_length: int = 2048) -> PreTrainedTokenizerFast:
-    """A lower-casing tokenizer with one token a word, for the miniature.
-
-    Ids: <pad> 0, <s> 1, </s> 2, <unk> 3, <image> 4, <video> 5, punctuation, then the words of the template and of
-    `words`, sorted, so equal vocabularies give equal ids. Apostrophes and hyphens inside a word stay in it.
-    """
+    """A word tokenizer (`diorama.language.word_tokenizer`) with <image> and <video> and the words of the template."""
     prompt = prompt or PromptConfig()
     template = re.findall(WORD_PATTERN, f"{prompt.system} {prompt.user} {prompt.assistant}".lower())
-    asked = {word.lower() for word in words}
-    odd = sorted(word for word in asked if re.fullmatch(WORD_PATTERN, word) is None)
-    if odd:
-        raise InputError(f"{odd[0]!r} is not one word, so the tokenizer could never produce it. "
-                         "Pass single words without spaces.")
-    listed = [*SPECIAL_WORDS, *PUNCTUATION]
-    listed += sorted((asked | set(template)) - set(listed))
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(listed)}, unk_token="<unk>"))
-    inner.normalizer = normalizers.Lowercase()
-    inner.pre_tokenizer = pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="removed", invert=True)
-    inner.decoder = decoders.WordPiece(cleanup=True)
-    inner.add_special_tokens([AddedToken(word, normalized=False, special=True) for word in SPECIAL_WORDS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
-        additional_special_tokens=list(MARKER_WORDS), model_max_length=max_length, clean_up_tokenization_spaces=False)
+    return word_tokenizer.build_word_tokenizer([*words, *template], markers=tuple(MARKER_WORDS),
+                                               max_length=max_length)
 
 
 def extended_tokenizer(tokenizer: PreTrainedTokenizerFast, words: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -253,11 +235,7 @@ def extended_tokenizer(tokenizer: PreTrainedTokenizerFast, words: Iterable[str])
 
 def unknown_words(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
     """The words of `text` that a word tokenizer does not know, in order, each once; empty for other tokenizers."""
-    inner = tokenizer.backend_tokenizer
-    if not isinstance(inner.model, models.WordLevel):
-        return []
-    words = re.findall(WORD_PATTERN, MARKER_PATTERN.sub(" ", text).lower())
-    return list(dict.fromkeys(word for word in words if inner.token_to_id(word) is None))
+    return word_tokenizer.unknown_words(tokenizer, MARKER_PATTERN.sub(" ", text))
 
 
 def encode_captions(captions: Sequence[str], tokenizer: PreTrainedTokenizerFast, max_length: int) -> Tensor:
