@@ -27,6 +27,7 @@ from diorama.training.batches import Dataset, StepParts, move, read_steps
 from diorama.training.config import RunConfig, learning_rate_factor
 from diorama.training.ema import MovingAverage
 from diorama.training.log import MetricsLog, ProgressLine
+from diorama.training.optimizers import build_optimizer, parameter_groups
 from diorama.training.states import (
     checkpoint_folders,
     random_states,
@@ -45,8 +46,9 @@ class Run:
     """Device, precision, accumulation, clipping, AdamW, schedule, average, log and checkpoints of one training.
 
     model: the module to train; its parameters with `requires_grad=False` are left out of the optimizer.
-    parameters: optimizer groups (dicts with "params", and "lr" or "weight_decay" where they differ); None takes every
-        trainable parameter and spares norms and biases from weight decay. Each group's rate follows the schedule.
+    parameters: optimizer groups (dicts with "params", and "lr" or "weight_decay" where they differ), such as
+        `optimizers.parameter_groups` makes; None takes every trainable parameter for AdamW and spares norms and biases
+        from weight decay. Each group's rate follows the schedule.
     resume: continue from the newest checkpoint in `out`, exactly; False refuses a folder that has one.
     device: "auto" (the accelerator if there is one), "cpu", "cuda" or "cuda:1".
     settings: a dataclass saved beside the run's own settings in config.yaml.
@@ -78,12 +80,9 @@ class Run:
         self.processes = self._accelerator.num_processes
         self.is_main = self._accelerator.is_main_process
         self._bare = model.to(self.device)
-        groups = _parameter_groups(model, config) if parameters is None else [dict(group) for group in parameters]
+        groups = parameter_groups(model, config) if parameters is None else [dict(group) for group in parameters]
         self._check_groups(groups)
-        optimizer = torch.optim.AdamW(
-            groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
-        )  # fmt: skip
+        optimizer = build_optimizer(groups, config, fused=self.device.type in ("cpu", "cuda"))
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         forward = vars(model).get("forward")
@@ -409,14 +408,6 @@ def _accelerator(device: str, precision: str, unused_parameters: bool) -> Accele
             "Launch it with torchrun, or with accelerate's MULTI_GPU or MULTI_CPU."
         )
     return accelerator
-
-
-def _parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
 
 
 def _set_modes(model: nn.Module) -> None:
