@@ -105,6 +105,14 @@ def scaled_linear(steps: int = 1000, first: float = 8.5e-4, last: float = 1.2e-2
     return from_alphas_cumprod((1 - roots**2).cumprod(0))
 
 
+def cosine(steps: int = 1000, largest: float = 0.999) -> Schedule:
+    """abar falls as cos^2 of the time (Nichol & Dhariwal 2021, section 3.2), no beta above `largest`."""
+    time = torch.arange(steps + 1, dtype=torch.float64) / steps
+    share = torch.cos((time + 0.008) / 1.008 * torch.pi / 2) ** 2
+    betas = (1 - share[1:] / share[:-1]).clamp(max=largest)
+    return from_alphas_cumprod((1 - betas).cumprod(0))
+
+
 def flow(steps: int = 1000, shift: float = 1.0) -> Schedule:
     """Rectified flow (Liu et al. 2022): noise t = 1/N .. 1, signal 1 - t.
 
