@@ -74,27 +74,36 @@ class Quantiser(nn.Module, ABC):
             return x
         wants_gradient = torch.is_grad_enabled() and x.requires_grad
         with torch.no_grad():
-            value = self.dequantise(self.codes(x)).to(x.dtype)
+            place = self.place(_wide(x))
+            code = place.clamp(0, self.code_count - 1)
+            value = self.dequantise(code).to(x.dtype)
             if not wants_gradient:
                 return value
-            slope = self.slope(x)
+            slope = self.slope(x, value, place == code)
         return _StraightThrough.apply(x, value, slope)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """int32 codes of x's shape, each in [0, code_count)."""
+        return self.place(_wide(x)).clamp(0, self.code_count - 1).to(torch.int32)
 
     @abstractmethod
     def fit(self, x: Tensor) -> None:
         """Choose the settings for values like x, and switch the quantiser on. Raises InputError on NaN or infinity."""
 
     @abstractmethod
-    def codes(self, x: Tensor) -> Tensor:
-        """int32 codes of x's shape, each in [0, code_count)."""
+    def place(self, x: Tensor) -> Tensor:
+        """The code of x before it is clamped, whole numbers as floats; round is half to even."""
 
     @abstractmethod
     def dequantise(self, codes: Tensor) -> Tensor:
-        """The values of integer codes, of the same shape."""
+        """The values of codes (whole numbers of any type), of the same shape."""
 
     @abstractmethod
-    def slope(self, x: Tensor) -> Tensor:
-        """Derivative of `forward` with every rounding taken as the identity; 0 where the code was clamped."""
+    def slope(self, x: Tensor, value: Tensor, inside: Tensor) -> Tensor:
+        """Derivative of `forward` at x with every rounding taken as the identity; 0 where the code was clamped.
+
+        value: `forward(x)`; inside: where the code was not clamped.
+        """
 
     @property
     def code_count(self) -> int:
@@ -153,19 +162,17 @@ class UniformQuantiser(Quantiser):
         self.zero_point = zero_point.detach().to(torch.int32).clone()
         self.enabled = True
 
-    def codes(self, x: Tensor) -> Tensor:
-        """int32 codes; round is half to even."""
-        scale, zero = self._along(self.scale, x), self._along(self.zero_point, x)
-        return ((x / scale).round() + zero).clamp(0, self.levels - 1).to(torch.int32)
+    def place(self, x: Tensor) -> Tensor:
+        """round(x / scale) + zero_point."""
+        return (x / self._along(self.scale, x)).round_().add_(self._along(self.zero_point, x))
 
     def dequantise(self, codes: Tensor) -> Tensor:
         """scale (q - zero_point)."""
         return (codes - self._along(self.zero_point, codes)) * self._along(self.scale, codes)
 
-    def slope(self, x: Tensor) -> Tensor:
+    def slope(self, x: Tensor, value: Tensor, inside: Tensor) -> Tensor:
         """1 inside the clamp range, 0 outside."""
-        code = (x / self._along(self.scale, x)).round() + self._along(self.zero_point, x)
-        return ((code >= 0) & (code <= self.levels - 1)).to(x.dtype)
+        return inside
 
     def _along(self, setting: Tensor, x: Tensor) -> Tensor:
         if setting.ndim == 0:
@@ -176,7 +183,7 @@ class UniformQuantiser(Quantiser):
 
     def _rows(self, x: Tensor) -> Tensor:
         """x as (values, channels), channels = 1 per tensor; never below float32."""
-        x = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        x = _wide(x)
         if not self.is_channelwise:
             return x.reshape(-1, 1)
         return x.movedim(self.axis, -1).reshape(-1, self.scale.shape[0])
@@ -220,9 +227,9 @@ class Log2Quantiser(Quantiser):
                 best, chosen = error, self.scale
         self.scale = chosen
 
-    def codes(self, x: Tensor) -> Tensor:
-        """int32 codes, larger for smaller x; x <= 0 gets the last code."""
-        return self._exponent(x).clamp(0, self.code_count - 1).to(torch.int32)
+    def place(self, x: Tensor) -> Tensor:
+        """round(-k log2(x / scale)): larger for smaller x; beyond the last code for x <= 0."""
+        return (_log2(x / self.scale) * -self.steps).round_()
 
     def dequantise(self, codes: Tensor) -> Tensor:
         """scale 2^(-q/k), or 0 for the last code if masked."""
@@ -235,14 +242,9 @@ class Log2Quantiser(Quantiser):
         values = self.scale * torch.exp2((whole - codes / self.steps).to(self.scale.dtype)) * _power(-whole, self.scale)
         return torch.where(codes == self.code_count - 1, 0, values) if self.masked else values
 
-    def slope(self, x: Tensor) -> Tensor:
+    def slope(self, x: Tensor, value: Tensor, inside: Tensor) -> Tensor:
         """x^ / x, the derivative of 2^log2(x) with the rounding passed through."""
-        exponent = self._exponent(x)
-        inside = (exponent >= 0) & (exponent <= self.code_count - 1 - self.masked)
-        return torch.where(inside, self.dequantise(self.codes(x)) / x, 0).to(x.dtype)
-
-    def _exponent(self, x: Tensor) -> Tensor:
-        return (-self.steps * _log2(x / self.scale)).round()
+        return torch.where(inside, value / x, 0)
 
 
 class SulqQuantiser(Quantiser):
@@ -310,9 +312,9 @@ class SulqQuantiser(Quantiser):
             self.zero_point = zero.to(torch.int32)
         self.enabled = True
 
-    def codes(self, x: Tensor) -> Tensor:
-        """int32 codes, larger for smaller x."""
-        return self._place(x).clamp(0, self.code_count - 1).to(torch.int32)
+    def place(self, x: Tensor) -> Tensor:
+        """round((-log2(x + eta) - offset) / scale) + zero_point: larger for smaller x."""
+        return ((-_log2(x + self.eta) - self.offset) / self.scale).round_().add_(self.zero_point)
 
     def dequantise(self, codes: Tensor) -> Tensor:
         """2^-e - eta."""
@@ -342,14 +344,9 @@ class SulqQuantiser(Quantiser):
         deepest = int(exponents.max())
         return torch.ones_like(exponents) << (deepest - exponents), deepest
 
-    def slope(self, x: Tensor) -> Tensor:
+    def slope(self, x: Tensor, value: Tensor, inside: Tensor) -> Tensor:
         """2^-e / (x + eta), 0 where the code was clamped."""
-        place = self._place(x)
-        inside = (place >= 0) & (place <= self.code_count - 1)
-        return torch.where(inside, (self.dequantise(self.codes(x)) + self.eta) / (x + self.eta), 0).to(x.dtype)
-
-    def _place(self, x: Tensor) -> Tensor:
-        return ((-_log2(x + self.eta) - self.offset) / self.scale).round() + self.zero_point
+        return torch.where(inside, (value + self.eta) / (x + self.eta), 0)
 
 
 class AdaLogQuantiser(Quantiser):
@@ -375,9 +372,9 @@ class AdaLogQuantiser(Quantiser):
             errors.append(_squared_error(self, sample))
         self.base = torch.full_like(self.base, 5 + errors.index(min(errors)))
 
-    def codes(self, x: Tensor) -> Tensor:
-        """int32 codes, larger for smaller x."""
-        return self._exponent(x).clamp(0, self.levels - 1).to(torch.int32)
+    def place(self, x: Tensor) -> Tensor:
+        """round(-log2(x / scale) 37 / base): larger for smaller x."""
+        return (_log2(x / self.scale) * -self.RESOLUTION / self.base).round_()
 
     def dequantise(self, codes: Tensor) -> Tensor:
         """scale 2^(-q base / 37), 0 for the last code."""
@@ -391,14 +388,9 @@ class AdaLogQuantiser(Quantiser):
         values = self.scale * torch.exp2(-part.to(self.scale.dtype) / self.RESOLUTION) * _power(-shift, self.scale)
         return torch.where(codes == self.levels - 1, 0, values)
 
-    def slope(self, x: Tensor) -> Tensor:
+    def slope(self, x: Tensor, value: Tensor, inside: Tensor) -> Tensor:
         """x^ / x, the derivative of base^log_base(x) with the rounding passed through."""
-        exponent = self._exponent(x)
-        inside = (exponent >= 0) & (exponent < self.levels - 1)
-        return torch.where(inside, self.dequantise(self.codes(x)) / x, 0).to(x.dtype)
-
-    def _exponent(self, x: Tensor) -> Tensor:
-        return (-_log2(x / self.scale) * self.RESOLUTION / self.base).round()
+        return torch.where(inside, value / x, 0)
 
 
 class TwinUniformQuantiser(Quantiser):
@@ -420,12 +412,12 @@ class TwinUniformQuantiser(Quantiser):
             errors.append(_squared_error(self, sample))
         self.scale = torch.full_like(self.scale, 2.0 ** -errors.index(min(errors)))
 
-    def codes(self, x: Tensor) -> Tensor:
-        """int32 codes; the highest bit says which of the two ranges."""
+    def place(self, x: Tensor) -> Tensor:
+        """The code; its highest bit says which of the two ranges."""
         half = self.levels // 2
         small = (x / self.scale * (half - 1)).round().clamp(0, half - 1)
         large = (x * (half - 1)).round().clamp(0, half - 1) + half
-        return torch.where(x <= self.scale, small, large).to(torch.int32)
+        return torch.where(x <= self.scale, small, large)
 
     def dequantise(self, codes: Tensor) -> Tensor:
         """The value of every code."""
@@ -437,9 +429,9 @@ class TwinUniformQuantiser(Quantiser):
         steps = torch.arange(half, device=self.scale.device, dtype=self.scale.dtype) / (half - 1)
         return torch.cat([steps * self.scale, steps])
 
-    def slope(self, x: Tensor) -> Tensor:
+    def slope(self, x: Tensor, value: Tensor, inside: Tensor) -> Tensor:
         """1 in [0, 1], 0 outside."""
-        return ((x >= 0) & (x <= 1)).to(x.dtype)
+        return (x >= 0) & (x <= 1)
 
 
 # ---- arithmetic -------------------------------------------------------------------------------------------------
@@ -498,12 +490,16 @@ def spread(x: Tensor, most: int = SEARCH_SAMPLE) -> Tensor:
     """At most `most` values of x, evenly spaced, never below float32."""
     flat = x.reshape(-1)
     flat = flat[:: -(flat.numel() // -most)] if flat.numel() > most else flat
-    return flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
+    return _wide(flat)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """x in at least float32: half precision has too few digits for the arithmetic of codes."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def _log2(x: Tensor) -> Tensor:
-    """log2 in at least float32, with 0 and below taken as the least normal number."""
-    x = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    """log2 with 0 and below taken as the least normal number."""
     return x.clamp(min=torch.finfo(torch.float32).tiny).log2()
 
 

@@ -108,7 +108,7 @@ def quantised_attention(
     probability = F.softmax(scores, dim=-1, dtype=wide)
     if quantisers is not None:
         value = quantisers.value(value)
-        if quantisers.probability.observing and quantisers.fit_by_attention:
+        if quantisers.fit_by_attention and quantisers.probability.observing:
             fit_by_attention(quantisers.probability, probability, value)
         else:
             probability = quantisers.probability(probability)
@@ -142,7 +142,7 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = attention.relative_position_bias_table
         self.register_buffer("relative_position_index", attention.relative_position_index)
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any,
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *more: Any,
                 **unused: Any) -> tuple[Tensor]:
         windows, tokens, width = hidden_states.shape
         query, key, value = (layer(hidden_states).view(windows, tokens, self.num_attention_heads, -1).transpose(1, 2)

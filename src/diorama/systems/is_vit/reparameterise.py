@@ -44,19 +44,19 @@ class FractionalQuantiser(Quantiser):
         self.scale, self.zero_point = scale.detach().clone(), zero_point.detach().to(scale.dtype).clone()
         self.enabled = True
 
-    def codes(self, x: Tensor) -> Tensor:
-        """int32 codes in [0, 2^bits]."""
-        return ((x / self.scale).round() + self.zero_point.floor() + 1).clamp(0, self.levels).to(torch.int32)
+    def place(self, x: Tensor) -> Tensor:
+        """round(x / s) + floor(z) + 1."""
+        return (x / self.scale).round_() + self.zero_point.floor() + 1
 
     def dequantise(self, codes: Tensor) -> Tensor:
         """The value of every code."""
         part = self.zero_point - self.zero_point.floor()
         return self.scale * ((codes - 1 + part).clamp(0, self.levels - 1) - self.zero_point)
 
-    def slope(self, x: Tensor) -> Tensor:
+    def slope(self, x: Tensor, value: Tensor, inside: Tensor) -> Tensor:
         """1 inside the clamp range, 0 outside."""
         place = (x / self.scale).round() + self.zero_point
-        return ((place >= 0) & (place <= self.levels - 1)).to(x.dtype)
+        return (place >= 0) & (place <= self.levels - 1)
 
 
 @torch.no_grad()
