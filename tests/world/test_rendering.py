@@ -164,6 +164,17 @@ def test_more_rays_a_pixel_are_the_mean_of_a_larger_picture():
     assert torch.equal(fine.mask[..., 1::2, 1::2], coarse.mask)
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_window_is_cut_out_of_the_picture(samples):
+    scenes = [sample_scene(s, objects=(4, 5)) for s in range(4)]
+    whole = render(scenes, samples=samples)
+    part = render(scenes, samples=samples, window=(slice(10, 36), slice(30, 70)))
+    for name in ("rgb", "depth", "normals", "mask"):
+        assert torch.equal(getattr(part, name), getattr(whole, name)[..., 10:36, 30:64]), name
+    with pytest.raises(InputError, match="window"):
+        render(scenes, window=(slice(64, 70), slice(0, 4)))
+
+
 def test_sizes_show_the_same_scene():
     scene = sample_scene(4, objects=(3, 3))
     shares = [[(render([scene], size=s).mask == k).float().mean().item() for k in range(3)] for s in (64, 160)]

@@ -33,6 +33,8 @@ RGB: dict[str, tuple[float, float, float]] = {
 
 LOOK_AT = (0.0, 0.0, 0.4)
 SKY = (0.80, 0.88, 0.97)
+Window = tuple[slice, slice]
+"""Rows and columns of a picture, each with a start and a stop."""
 FRAMES_AT_ONCE = 64
 """Frames rendered together at 64 x 64; fewer when they are larger, so that a chunk stays in the cache."""
 
@@ -84,12 +86,14 @@ def render(
     frames: int = 1,
     times: Sequence[float] | None = None,
     samples: int = 1,
+    window: Window | None = None,
     device: str | torch.device = "cpu",
 ) -> Rendering:
     """Render every scene at `frames` evenly spaced moments, or at the given `times` in seconds.
 
     `size` is the side of the square picture in pixels; with `samples` = n every pixel is the mean of n x n rays
-    (depth, normals and masks are those of one of them). Raises InputError for an empty list or impossible sizes.
+    (depth, normals and masks are those of one of them). With a `window` only those rows and columns of the picture are
+    computed, and `visible` is of what lies in them. Raises InputError for an empty list or impossible sizes.
     """
     if not scenes:
         raise InputError("there are no scenes to render; pass at least one.")
@@ -100,13 +104,37 @@ def render(
     steps = len(moments[0])
     jobs = [(scene, time) for scene, line in zip(scenes, moments, strict=True) for time in line]
     most = max(max(len(scene.objects) for scene in scenes), 1)
-    chunk = max(1, FRAMES_AT_ONCE * 64 * 64 // (size * samples) ** 2)
+    rows, columns = (range(size)[part] for part in window or (slice(None), slice(None)))
+    if not rows or not columns:
+        raise InputError(f"the window {window} holds nothing of a picture of {size} pixels; pass slices that do.")
+    view = _View(size * samples, *(end * samples for end in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)))
+    chunk = max(1, FRAMES_AT_ONCE * 64 * 64 // view.pixels)
     parts = [
-        _render_chunk(_Frames.of(jobs[i : i + chunk], most, torch.device(device)), size * samples, samples)
+        _render_chunk(_Frames.of(jobs[i : i + chunk], most, torch.device(device)), view, samples)
         for i in range(0, len(jobs), chunk)
     ]
     joined = [torch.cat(field).unflatten(0, (len(scenes), steps)) for field in zip(*parts, strict=True)]
     return Rendering(*joined)
+
+
+@dataclass(frozen=True)
+class _View:
+    """A picture of side x side rays, of which the rows from top to bottom and the columns from left to right are shot
+    (ends excluded)."""
+
+    side: int
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.bottom - self.top, self.right - self.left
+
+    @property
+    def pixels(self) -> int:
+        return self.shape[0] * self.shape[1]
 
 
 @dataclass(frozen=True)
@@ -155,17 +183,17 @@ class _Frames:
         })
 
 
-def _render_chunk(frames: _Frames, side: int, samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _render_chunk(frames: _Frames, view: _View, samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     count, most = frames.shape.shape
-    pixels = side * side
-    rays = _rays(frames, side)
+    pixels = view.pixels
+    rays = _rays(frames, view)
     depth, normals, image = _ground(frames, rays)
     who = torch.full((count * pixels,), -1, dtype=torch.long, device=depth.device)
     nearest = depth.clone()
     own = torch.zeros(count * most, dtype=torch.float32, device=depth.device)
     hits = []
     for index, shape in enumerate(SHAPES):
-        found = _cast(frames, shape, index, rays, side)
+        found = _cast(frames, shape, index, rays, view)
         if found is not None:
             hits.append(found)
     if hits:
@@ -185,25 +213,25 @@ def _render_chunk(frames: _Frames, side: int, samples: int) -> tuple[Tensor, Ten
     seen.scatter_add_(0, seats, torch.ones_like(seats, dtype=torch.float32))
     visible = (seen / own.clamp(min=1)).view(count, most)
 
-    image = image.clamp(0, 1).view(count, side, side, 3).permute(0, 3, 1, 2)
+    image = image.clamp(0, 1).view(count, *view.shape, 3).permute(0, 3, 1, 2)
     if samples > 1:
         image = torch.nn.functional.avg_pool2d(image, samples)
     middle = slice(samples // 2, None, samples)
     return (
         (image * 255).round().to(torch.uint8),
-        depth.view(count, side, side)[:, middle, middle].float(),
-        normals.view(count, side, side, 3)[:, middle, middle].permute(0, 3, 1, 2),
-        who.view(count, side, side)[:, middle, middle].to(torch.int8),
+        depth.view(count, *view.shape)[:, middle, middle].float(),
+        normals.view(count, *view.shape, 3)[:, middle, middle].permute(0, 3, 1, 2),
+        who.view(count, *view.shape)[:, middle, middle].to(torch.int8),
         visible,
     )
 
 
-def _rays(frames: _Frames, side: int) -> Tensor:
-    """Ray directions (F*P, 3) with one unit along the optical axis, so that a ray's parameter is its depth in metres."""
-    grid = (torch.arange(side, dtype=torch.float64, device=frames.eye.device) + 0.5) * (2 / side) - 1
+def _rays(frames: _Frames, view: _View) -> Tensor:
+    """Ray directions (F*P, 3), one unit long along the optical axis: a ray's parameter is its depth in metres."""
+    grid = (torch.arange(view.side, dtype=torch.float64, device=frames.eye.device) + 0.5) * (2 / view.side) - 1
     right, up, forward = frames.axes.unbind(1)
     tangent = frames.tangent.view(-1, 1, 1)
-    across, down = grid.view(1, 1, -1), grid.view(1, -1, 1)
+    across, down = grid[view.left : view.right].view(1, 1, -1), grid[view.top : view.bottom].view(1, -1, 1)
     planes = [forward[:, i, None, None] + tangent * (across * right[:, i, None, None] - down * up[:, i, None, None])
               for i in range(3)]
     return torch.stack(planes, dim=-1).view(-1, 3)
@@ -231,7 +259,7 @@ def _ground(frames: _Frames, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         to = [middle[:, i : i + 1] - points[i][there] for i in range(3)]
         lamp = lamps[there]
         along = sum(to[i] * lamp[:, i : i + 1] for i in range(3))
-        off = (sum(axis * axis for axis in to) - along * along).clamp(min=0).sqrt() / radius.unsqueeze(1)
+        off = (to[0] * to[0] + to[1] * to[1] + to[2] * to[2] - along * along).clamp(min=0).sqrt() / radius.unsqueeze(1)
         shadow = ((1.15 - off) / 0.4).clamp(0, 1)
         light[there] *= 1 - 0.75 * shadow * shadow * (3 - 2 * shadow) * (along > 0)
     ambient = frames.ambient.float().unsqueeze(1)
@@ -254,22 +282,22 @@ def _round_body(frames: _Frames, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _cast(
-    frames: _Frames, shape: Shape, index: int, rays: Tensor, side: int
+    frames: _Frames, shape: Shape, index: int, rays: Tensor, view: _View
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """All hits on objects of one shape: flat pixel (R,), object (R,), depth (R,) and world normal (R, 3)."""
     frame, owner = (frames.shape == index).nonzero(as_tuple=True)  # (N,) pairs
     if len(frame) == 0:
         return None
-    box = _rectangles(frames, frame, owner, shape, side)
+    box = _rectangles(frames, frame, owner, shape, view)
     width, height = (box[:, 2] - box[:, 0]).clamp(min=0), (box[:, 3] - box[:, 1]).clamp(min=0)
     areas = width * height
     pair = torch.repeat_interleave(torch.arange(len(frame), device=areas.device), areas)
     if len(pair) == 0:
         return None
     order = torch.arange(len(pair), device=areas.device) - (areas.cumsum(0) - areas)[pair]
-    pixel = (box[pair, 1] + order // width[pair]) * side + box[pair, 0] + order % width[pair]
+    pixel = (box[pair, 1] + order // width[pair]) * view.shape[1] + box[pair, 0] + order % width[pair]
 
-    where = frame[pair] * (side * side) + pixel
+    where = frame[pair] * view.pixels + pixel
     scale, yaw = frames.scale[frame, owner].unsqueeze(1), frames.yaw[frame, owner]
     c, s = yaw.cos(), yaw.sin()
     start = _turn(frames.eye[frame] - frames.foot[frame, owner], c, -s) / scale
@@ -280,8 +308,8 @@ def _cast(
     return where[hit], owner[pair][hit], near[hit], _turn(normal[hit], c[hit], s[hit])
 
 
-def _rectangles(frames: _Frames, frame: Tensor, owner: Tensor, shape: Shape, side: int) -> Tensor:
-    """Pixel rectangles (N, 4) x0, y0, x1, y1 (end excluded) that surely hold each object's outline."""
+def _rectangles(frames: _Frames, frame: Tensor, owner: Tensor, shape: Shape, view: _View) -> Tensor:
+    """Pixel rectangles (N, 4) x0, y0, x1, y1 (end excluded) in the view that surely hold each object's outline."""
     body = PROPORTIONS[shape]
     scale = frames.scale[frame, owner]
     reach = scale * math.hypot(body.half_width * (math.sqrt(2) if shape in ("cube", "pyramid") else 1), body.height / 2)
@@ -294,8 +322,9 @@ def _rectangles(frames: _Frames, frame: Tensor, owner: Tensor, shape: Shape, sid
     # a box corner projects farthest out at the near end when it is outside the axis, at the far end otherwise
     sign = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=x.device, dtype=x.dtype)
     spread = torch.where(around * sign > 0, around / nearest.unsqueeze(-1), around / (z + reach).unsqueeze(-1))
-    edges = (spread * zoom.unsqueeze(-1) + 1) * (side / 2)
-    edges = torch.cat([edges[:, :2].floor(), edges[:, 2:].ceil() + 1], dim=-1).clamp(0, side).long()
+    edges = (spread * zoom.unsqueeze(-1) + 1) * (view.side / 2)
+    first, last = (edges.new_tensor(ends * 2) for ends in ([view.left, view.top], [view.right, view.bottom]))
+    edges = torch.cat([edges[:, :2].floor(), edges[:, 2:].ceil() + 1], dim=-1).clamp(first, last).sub(first).long()
     return edges.where((z + reach > 1e-3).unsqueeze(-1), 0)
 
 
