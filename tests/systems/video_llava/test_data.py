@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -14,13 +12,14 @@ from diorama.systems.video_llava.data import (
     patch_owners,
     prepare,
     see,
-    with_media,
 )
 from diorama.systems.video_llava.processing import preprocess_image, preprocess_video
 from diorama.systems.video_llava.splice import IGNORE, Sample
+from diorama.systems.video_llava.train import with_media
 from diorama.world.pool import PoolConfig, draw_pool
+from diorama.world.rendering import render
 
-MIXTURE = Mixture(images=3, clips=2, texts=2, questions=3)
+MIXTURE = Mixture(images=3, clips=2, questions=3)
 
 
 def separate(sample: Sample) -> list[Sample]:
@@ -75,7 +74,7 @@ def test_owners_of_rendered_patches_are_seen_there(world_config):
 def test_a_step_asks_the_same_each_time_and_other_steps_ask_otherwise(tokenizer, world_config, stills, clips):
     ask = interviewer(tokenizer, world_config, stills, clips)
     first, again, later = ask(4), interviewer(tokenizer, world_config, stills, clips)(4), ask(5)
-    assert [d.kind for d in first] == ["image"] * 3 + ["video"] * 2 + [None] * 2
+    assert [d.kind for d in first] == ["image"] * 3 + ["video"] * 2
     for draft, other in zip(first, again, strict=True):
         assert draft.row == other.row and torch.equal(draft.sample.input_ids, other.sample.input_ids)
     assert [text_of(d.sample, tokenizer) for d in first] != [text_of(d.sample, tokenizer) for d in later]
@@ -94,7 +93,7 @@ def test_every_packed_question_ends_in_a_scored_answer(tokenizer, world_config, 
 
 
 def test_the_first_stage_only_describes(tokenizer, world_config, stills, clips):
-    drafts = interviewer(tokenizer, world_config, stills, clips, task="project", mixture=replace(MIXTURE, texts=0))(0)
+    drafts = interviewer(tokenizer, world_config, stills, clips, task="project")(0)
     for draft in drafts:
         (only,) = separate(draft.sample)
         ids = " ".join(map(str, only.input_ids.tolist()))
@@ -118,3 +117,25 @@ def test_cached_features_are_the_towers(llava, stills, clips):
         assert cached.dtype == torch.bfloat16
         whole = encode(pool.pixels(range(len(pool))))
         assert (cached.float() - whole).abs().max() < 0.05 * whole.abs().max()
+
+
+@pytest.mark.parametrize("which", ["stills", "clips"])
+def test_mirrored_scenes_look_like_mirrored_pictures(which, request, world_config):
+    pool = request.getfixturevalue(which)
+    both = pool.with_mirrored()
+    assert len(pool) < len(both) <= 2 * len(pool)
+    assert (both.small[: len(pool)] == pool.small).all() and (both.owners[: len(pool)] == pool.owners).all()
+    assert len(both.facts.visible) == len(both.facts.family) == len(both)
+    flipped = both.small[len(pool) :][..., ::-1]
+    sources = [next(r for r in range(len(pool)) if (pool.small[r] == picture).all()) for picture in flipped]
+    for row, source in zip(range(len(pool), len(both)), sources, strict=True):
+        drawn = draw_mirror(both, row, pool.small.shape[1])
+        spins = any(m.kind == "spin" for o in both.facts.scenes[row].objects for m in o.motions)
+        assert spins or (drawn != both.owners[row]).mean() < 0.05
+        assert both.facts.scenes[row].objects[0].color == pool.facts.scenes[source].objects[0].color
+
+
+def draw_mirror(pool, row, frames):
+    """The owners of a mirrored scene that is really rendered."""
+    drawn = render([pool.facts.scenes[row]], size=32, frames=frames)
+    return patch_owners(drawn.mask.numpy(), pool.config)[0]

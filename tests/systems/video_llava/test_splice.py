@@ -248,19 +248,6 @@ def test_only_questions_on_the_same_media_pack():
         pack_questions([])
 
 
-def test_questions_in_words_share_the_text_in_which_they_begin(tiny_model):
-    lead = torch.randint(3, 90, (9,))
-    separate = []
-    for length, answer in ((5, 2), (7, 3), (4, 4)):
-        ids = torch.cat([lead, torch.randint(3, 90, (length,))])
-        separate.append(Sample(ids, torch.cat([torch.full((len(ids) - answer,), IGNORE), ids[-answer:]])))
-    packed = pack_questions(separate, words=True)
-    assert int((packed.segments == 0).sum()) >= 9
-    output = tiny_model([packed])
-    assert_close(output.loss, sum(tiny_model([sample]).loss for sample in separate), rtol=0, atol=1e-4)
-    assert output.tokens == 9
-
-
 def test_packed_questions_are_not_truncated():
     packed = pack_questions([Sample(torch.tensor([1, IMAGE_MARKER, 7, 8]), torch.tensor([-100, -100, 7, 8]))] * 2)
     with pytest.raises(InputError, match="Pack fewer questions"):

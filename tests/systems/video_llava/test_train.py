@@ -1,15 +1,25 @@
 import pytest
 import torch
 
-from diorama.systems.video_llava.data import Interviewer, Mixture, with_media
-from diorama.systems.video_llava.train import Learner
+from diorama.systems.video_llava.data import Interviewer, Mixture
+from diorama.systems.video_llava.told import Teller, tell
+from diorama.systems.video_llava.train import Learner, Projecting, Reader, with_media
 
 
 @pytest.fixture
 def samples(llava, tokenizer, world_config, stills, clips, seen):
-    ask = Interviewer(tokenizer, world_config, Mixture(images=2, clips=2, texts=1, questions=2), seed=0,
+    return with_media(drafts(tokenizer, world_config, stills, clips), seen)
+
+
+def drafts(tokenizer, world_config, stills, clips):
+    ask = Interviewer(tokenizer, world_config, Mixture(images=2, clips=2, questions=2), seed=0,
                       images=stills.facts, clips=clips.facts)
-    return with_media(ask(0), seen)
+    return ask(0)
+
+
+@pytest.fixture
+def told(tokenizer, stills, clips):
+    return {"image": tell(stills, tokenizer), "video": tell(clips, tokenizer)}
 
 
 @pytest.mark.parametrize(("stage", "learns"), [
@@ -36,3 +46,48 @@ def test_grouping_by_media_changes_nothing(llava, samples):
         whole = llava.model(samples)
     assert tokens == whole.tokens
     assert float(loss) == pytest.approx(float(whole.loss), rel=1e-4)
+
+
+def test_a_told_scene_names_every_patch(told, tokenizer, world_config, stills, clips):
+    words = told["video"].of(1)
+    owners, scene = clips.owners[1], clips.facts.scenes[1]
+    vocabulary, patches = world_config.language.vocab_size, world_config.tower.num_patches
+    assert words.shape == (3, 1 + patches, vocabulary + patches + world_config.tower.frames)
+    assert not words[:, 0, : vocabulary + patches].any()
+    for t in range(3):
+        for p in range(patches):
+            said = tokenizer.convert_ids_to_tokens(words[t, 1 + p, :vocabulary].nonzero().flatten().tolist())
+            owner = owners[t, p]
+            name = set(scene.objects[owner].name.split()) if owner >= 0 else set()
+            assert name <= set(said) and (len(said) > 3) == (owner >= 0)
+            places = words[t, 1 + p, vocabulary:].nonzero().flatten().tolist()
+            assert places == [p, patches + t]
+    still = told["image"].of(0)
+    assert still.shape == (patches, words.shape[-1])
+    assert (still[:, :vocabulary].sum(1) == 3).tolist() == (stills.owners[0, 0] >= 0).tolist()
+
+
+def test_reading_trains_the_language_model_and_the_places(llava, told, tokenizer, world_config, stills, clips):
+    reader = Reader(llava.model, Teller(world_config))
+    loss, tokens = reader(with_media(drafts(tokenizer, world_config, stills, clips), told))
+    (loss / tokens).backward()
+    reached = {name.split(".")[0] + "." + name.split(".")[1] for name, p in reader.named_parameters()
+               if p.grad is not None and p.grad.any()}
+    assert reached == {"model.language_model", "teller.places"}
+
+
+def test_projecting_pulls_patches_to_their_words(llava, samples, told, tokenizer, world_config, stills, clips):
+    asked = drafts(tokenizer, world_config, stills, clips)
+    words = [told[draft.kind].of(draft.row) for draft in asked]
+    learner = Projecting(llava.model, Teller(world_config))
+    optimizer = torch.optim.Adam(llava.model.projector.parameters(), lr=1e-2)
+    values = []
+    for _ in range(40):
+        loss, tokens, regions = learner(samples, words)
+        optimizer.zero_grad()
+        (loss / tokens).backward()
+        optimizer.step()
+        values.append(regions.item())
+    assert values[-1] < 0.5 * values[0]
+    learning = {name for name, p in learner.named_parameters() if p.requires_grad}
+    assert all(name.startswith("model.projector.") for name in learning)

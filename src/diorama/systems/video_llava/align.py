@@ -3,14 +3,15 @@
 First the image tower (what OpenCLIP's pre-training is to the public model), then the video tower: the image tower's
 weights, locked, plus temporal attention that learns. Both minimise CLIP's contrastive loss between media and captions.
 The world has 10^5 pairs where the public towers saw 10^10, so the same loss is also taken region by region: each patch
-token against the names of all objects there could be, and in clips against all that an object could do there
-(RegionCLIP, arXiv 2112.09106). Language model and projector see none of this.
+token against all sizes, colors and shapes there are, and in clips against all that an object could do there
+(RegionCLIP, arXiv 2112.09106). Most rows of a batch have regions alone and are seen with few of their empty patches
+(LanguageBind drops patches too, at random). Language model and projector see none of this.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -26,22 +27,24 @@ from diorama.systems.video_llava.model import ImageTower, LanguageBindAligner, V
 from diorama.systems.video_llava.processing import encode_captions
 from diorama.training import Run
 from diorama.world.captions import Detail, caption
-from diorama.world.scene import COLORS, MOTIONS, SHAPES, SIZES, Scene
+from diorama.world.scene import COLORS, MOTIONS, SHAPES, SIZES, Scene, SceneObject
 from diorama.world.vocabulary import VERBS
 
-NAMES = (*(" ".join(parts) for parts in itertools.product(SIZES, COLORS, SHAPES)), "nothing")
-"""What a patch can show; the last is the ground."""
+NOTHING = "nothing"
+"""What the ground's patches show."""
+WORDS_OF = {"size": (*SIZES, NOTHING), "color": (*COLORS, NOTHING), "shape": (*SHAPES, NOTHING)}
+"""What can be said of a patch, an attribute at a time, so that pairs which training never shows can be named too."""
 DOINGS = (*(VERBS[kind] for kind in MOTIONS), "stays still")
 """What the object in a patch can be doing."""
+KEPT_SHARE = 0.55
+"""Share of the patches that is looked at where only regions are named: objects, outlines and a little ground."""
 GROUND_WEIGHT = 0.3
 """Weight of the ground's patches, of which there are several times as many as of all objects'."""
 
 
-def name_index(scene: Scene, index: int) -> int:
-    """Where an object's name stands in NAMES."""
-    thing = scene.objects[index]
-    place = SIZES.index(thing.size) * len(COLORS) + COLORS.index(thing.color)
-    return place * len(SHAPES) + SHAPES.index(thing.shape)
+def named_as(thing: SceneObject) -> tuple[int, int, int]:
+    """Where an object's size, color and shape stand in WORDS_OF."""
+    return SIZES.index(thing.size), COLORS.index(thing.color), SHAPES.index(thing.shape)
 
 
 def doing_index(scene: Scene, index: int, time: float, spacing: float) -> int:
@@ -56,8 +59,8 @@ def doing_index(scene: Scene, index: int, time: float, spacing: float) -> int:
 class Worded:
     """Rows of a pool put into words.
 
-    captions: ids (B, L). names: (B, 5) place in NAMES of each object. doings: (B, T, 5) place in DOINGS of what each
-    object does at each frame.
+    captions: ids (C, L) of the first C rows; the other rows have none. names: (B, 5, 3) each object as `named_as`.
+    doings: (B, T, 5) place in DOINGS of what each object does at each frame.
     """
 
     rows: list[int]
@@ -76,15 +79,16 @@ class Pairs:
 
 
 class CaptionWriter:
-    """Batch i of captions: whole families of near-identical scenes, so that every batch holds its own hard negatives.
+    """Batch i: whole families of near-identical scenes with captions, so that every batch holds its own hard negatives,
+    then as many scenes without captions, of which only the regions are named.
 
     Writing is Python's work and goes on in a process of its own; `pairs_of` adds the pixels where they are.
     """
 
     def __init__(self, facts: Facts, tokenizer: PreTrainedTokenizerFast, config: VideoLlavaConfig,
-                 batch_size: int, seed: int):
+                 captioned: int, seed: int, *, named: int = 0):
         self.facts, self.tokenizer, self.config = facts, tokenizer, config
-        self.batch_size, self.seed = batch_size, seed
+        self.captioned, self.named, self.seed = captioned, named, seed
         self.frames = config.tower.frames if facts.kind == "video" else 1
         order = np.argsort(facts.family, kind="stable")
         self.members = np.split(order, np.flatnonzero(np.diff(facts.family[order])) + 1)
@@ -94,22 +98,23 @@ class CaptionWriter:
         rows: list[int] = []
         for number in rng.sample(range(len(self.members)), len(self.members)):
             rows += self.members[number].tolist()
-            if len(rows) >= self.batch_size:
+            if len(rows) >= self.captioned:
                 break
-        rows = rows[: self.batch_size]
+        rows = rows[: self.captioned]
         details: list[Detail] = ["full", "full", "full", "relations"]
         words = [
             caption(scene, rng, detail=rng.choice(details), visible=visible)
             for scene, visible in map(self.facts.of, rows)
         ]
         captions = encode_captions(words, self.tokenizer, self.config.text_tower.max_positions)
-        names = torch.zeros(len(rows), 5, dtype=torch.long)
+        rows += rng.sample(range(len(self.facts)), self.named)
+        names = torch.zeros(len(rows), 5, 3, dtype=torch.long)
         doings = torch.full((len(rows), self.frames, 5), len(DOINGS) - 1)
         for b, row in enumerate(rows):
             scene = self.facts.scenes[row]
             spacing = scene.duration / max(self.frames - 1, 1)
             for k in range(len(scene.objects)):
-                names[b, k] = name_index(scene, k)
+                names[b, k] = torch.tensor(named_as(scene.objects[k]))
                 for t in range(self.frames if scene.duration else 0):
                     doings[b, t, k] = doing_index(scene, k, t * spacing, spacing)
         return Worded(rows, captions, names, doings)
@@ -122,10 +127,49 @@ def pairs_of(pool: Prepared, worded: Worded) -> Pairs:
     return Pairs(pool.pixels(worded.rows).to(device), owners.to(device), worded)
 
 
-class RegionAligner(nn.Module):
-    """An aligner whose patch tokens are aligned with text too.
+@dataclass(frozen=True)
+class Regions:
+    """Patch tokens with what they show: objects (n, D) with their names (n, 3) and, in clips, their places in DOINGS
+    (n,); ground (m, D). Patches on an outline are in neither."""
 
-    phrases: ids (N, L) of NAMES, then of DOINGS.
+    objects: Tensor
+    ground: Tensor
+    names: Tensor
+    doings: Tensor | None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Regions]) -> Regions:
+        """The regions of several calls of the tower."""
+        doings = [part.doings for part in parts if part.doings is not None]
+        return cls(torch.cat([part.objects for part in parts]), torch.cat([part.ground for part in parts]),
+                   torch.cat([part.names for part in parts]), torch.cat(doings) if doings else None)
+
+
+def regions_of(hidden: Tensor, pairs: Pairs, rows: slice, kept: Tensor | None = None) -> Regions:
+    """The regions of some rows from their hidden states (B, N, D) or (B, T, N, D); kept: (B, K) patches seen."""
+    tokens = (hidden.unsqueeze(1) if hidden.ndim == 3 else hidden)[:, :, 1:]
+    owners = pairs.owners[rows]
+    if kept is not None:
+        owners = owners.take_along_dim(kept[:, None], dim=2)
+    shown, seat = owners >= 0, owners.clamp(min=0)
+    of_row = torch.arange(len(owners), device=owners.device).view(-1, 1, 1)
+    names = pairs.worded.names[rows][of_row, seat]
+    doings = pairs.worded.doings[rows].gather(2, seat)[shown] if owners.shape[1] > 1 else None
+    return Regions(tokens[shown], tokens[owners == -1], names[shown], doings)
+
+
+def busy_patches(owners: Tensor, share: float) -> Tensor:
+    """A share of the patches of owners (B, T, P) as numbers (B, K): those that show objects in most frames first, then
+    ground drawn at random."""
+    busy = (owners != -1).float().mean(dim=1)
+    order = (busy + 0.1 * torch.rand_like(busy)).argsort(dim=1, descending=True)
+    return order[:, : max(1, round(share * owners.shape[2]))]
+
+
+class RegionAligner(nn.Module):
+    """An aligner whose patch tokens are aligned with text too, an attribute at a time.
+
+    phrases: ids (N, L) of all words of WORDS_OF, then of DOINGS.
     """
 
     def __init__(self, aligner: LanguageBindAligner, config: VideoLlavaConfig, phrases: Tensor):
@@ -133,8 +177,7 @@ class RegionAligner(nn.Module):
         self.aligner = aligner
         self.select_layer = config.select_layer
         width, space = config.tower.hidden_size, config.text_tower.projection_dim
-        self.name_projection = nn.Linear(width, space, bias=False)
-        self.doing_projection = nn.Linear(width, space, bias=False)
+        self.projections = nn.ModuleDict({name: nn.Linear(width, space, bias=False) for name in (*WORDS_OF, "doing")})
         self.region_scale = nn.Parameter(torch.tensor(math.log(1 / config.text_tower.temperature)))
         self.phrases: Tensor
         self.register_buffer("phrases", phrases)
@@ -142,50 +185,53 @@ class RegionAligner(nn.Module):
     def forward(self, pairs: Pairs) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum over the batch of all losses, and their means."""
         tower = self.aligner.vision_model
-        hidden = tower.hidden_state(pairs.pixels, self.select_layer)
-        vision = F.normalize(self.aligner.visual_projection(tower.pool(hidden)), dim=-1)
         captions = pairs.worded.captions
+        count = len(captions)
+        hidden = tower.hidden_state(pairs.pixels[:count], self.select_layer)
+        vision = F.normalize(self.aligner.visual_projection(tower.pool(hidden)), dim=-1)
         text = self.aligner.embed_text(captions)
         same = (captions[:, None] == captions[None]).all(dim=-1)
         scale = self.aligner.logit_scale.clamp(max=math.log(100)).exp()
         contrast = contrastive_loss(vision.float(), text.float(), scale, same)
-        tokens = hidden.unsqueeze(1) if hidden.ndim == 3 else hidden  # (B, T, 1 + P, D)
-        naming, doing, named = self.region_losses(tokens[:, :, 1:], pairs)
-        numbers = {"contrastive": contrast, "naming": naming, "doing": doing, "named": named}
-        return (contrast + naming + doing) * len(captions), numbers
+        regions = [regions_of(hidden, pairs, slice(0, count))]
+        if len(pairs.owners) > count:
+            rest = slice(count, None)
+            kept = busy_patches(pairs.owners[rest], KEPT_SHARE)
+            few = tower.hidden_state(pairs.pixels[rest], self.select_layer, patches=kept)
+            regions.append(regions_of(few, pairs, rest, kept))
+        naming, doing, right = self.region_losses(Regions.joined(regions))
+        numbers = {"contrastive": contrast, "naming": naming, "doing": doing, **right}
+        return (contrast + naming + doing) * len(pairs.owners), numbers
 
-    def region_losses(self, tokens: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses of naming and of telling what is done in patches (B, T, P, D), and the share of objects named right.
-
-        Patches on an outline are ignored, and so is doing in images.
-        """
-        phrases = self.aligner.embed_text(self.phrases)
+    def region_losses(self, regions: Regions) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Losses of naming objects and ground, and of telling what is done; and the shares of objects named right."""
         scale = self.region_scale.clamp(max=math.log(100)).exp()
-        owners, worded = pairs.owners, pairs.worded
-        shown = owners >= 0
-        ground = owners == -1
-        seat = owners.clamp(min=0)
-        wanted = worded.names[:, None].expand(-1, owners.shape[1], -1).gather(2, seat)
+        *words, doings = self.aligner.embed_text(self.phrases).split([*map(len, WORDS_OF.values()), len(DOINGS)])
 
-        def logits(projection: nn.Linear, patches: Tensor, among: Tensor) -> Tensor:
-            return scale * (F.normalize(projection(patches), dim=-1) @ among.T).float()
+        def logits(name: str, tokens: Tensor, among: Tensor) -> Tensor:
+            # an untrained text tower gives all words nearly the same vector; what tells them apart is what is left
+            apart = F.normalize(among - among.mean(dim=0), dim=-1)
+            return scale * (F.normalize(self.projections[name](tokens), dim=-1) @ apart.T).float()
 
-        names, doings = phrases[: len(NAMES)], phrases[len(NAMES) :]
-        found = logits(self.name_projection, tokens[shown], names)
-        empty = logits(self.name_projection, tokens[ground], names)
-        naming = F.cross_entropy(found, wanted[shown])
-        naming = naming + GROUND_WEIGHT * F.cross_entropy(empty, torch.full_like(owners[ground], len(NAMES) - 1))
-        named = (found.argmax(-1) == wanted[shown]).float().mean()
-        if owners.shape[1] == 1:
-            return naming, naming.new_zeros(()), named
-        done = worded.doings.gather(2, seat)[shown]
-        doing = F.cross_entropy(logits(self.doing_projection, tokens[shown], doings), done)
-        return naming, doing, named
+        naming = scale.new_zeros(())
+        right: dict[str, Tensor] = {}
+        for place, (name, among) in enumerate(zip(WORDS_OF, words, strict=True)):
+            found, wanted = logits(name, regions.objects, among), regions.names[:, place]
+            empty = logits(name, regions.ground, among)
+            nothing = wanted.new_full((len(empty),), len(among) - 1)
+            naming = naming + F.cross_entropy(found, wanted) + GROUND_WEIGHT * F.cross_entropy(empty, nothing)
+            right[name] = (found.argmax(-1) == wanted).float().mean()
+        if regions.doings is None:
+            return naming, naming.new_zeros(()), right
+        told = logits("doing", regions.objects, doings)
+        right["done"] = (told.argmax(-1) == regions.doings).float().mean()
+        return naming, F.cross_entropy(told, regions.doings), right
 
 
 def phrase_ids(tokenizer: PreTrainedTokenizerFast, config: VideoLlavaConfig) -> Tensor:
-    """NAMES and DOINGS as ids (N, L)."""
-    return encode_captions([*NAMES, *DOINGS], tokenizer, config.text_tower.max_positions)
+    """The words of WORDS_OF and DOINGS as ids (N, L)."""
+    said = [word for words in WORDS_OF.values() for word in words]
+    return encode_captions([*said, *DOINGS], tokenizer, config.text_tower.max_positions)
 
 
 def align_images(run: Run, pool: Prepared, writer: CaptionWriter) -> None:
@@ -209,7 +255,7 @@ class VideoAligner(nn.Module):
         loss, numbers = self.video(clips)
         captions = images.worded.captions
         with torch.no_grad():
-            vision = self.image.embed_vision(images.pixels)
+            vision = self.image.embed_vision(images.pixels[: len(captions)])
         text = self.video.aligner.embed_text(captions)
         same = (captions[:, None] == captions[None]).all(dim=-1)
         held = contrastive_loss(vision.float(), text.float(), self.image.logit_scale.exp(), same)
@@ -223,6 +269,7 @@ def video_aligner(config: VideoLlavaConfig, images: RegionAligner) -> VideoAlign
     tower.copy_spatial(images.aligner.vision_model)
     tower.requires_grad_(False)
     if config.temporal_attention:
+        tower.quiet_temporal()
         for parameter in tower.temporal_parameters():
             parameter.requires_grad_(True)
     video = RegionAligner(LanguageBindAligner(tower, config.text_tower), config, images.phrases)

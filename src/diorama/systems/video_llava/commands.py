@@ -106,7 +106,7 @@ def note_unknown(weights: str, words: Sequence[str]) -> None:
 @app.command
 def train(
     *,
-    stage: Literal["align", "read", "project", "instruct", "all"] = "all",
+    stage: Literal["read", "align", "project", "instruct", "all"] = "all",
     data: str = "world",
     media: Path | None = None,
     init: str | None = None,
@@ -121,12 +121,13 @@ def train(
     Parameters
     ----------
     stage
-        align: towers with text. read: the language model on the world's language. project: the projector. instruct:
+        read: the language model on the world in words. align: towers with text. project: the projector. instruct:
         projector and language model. all: the four in turn (world only).
     data
         "world", or a JSON file of conversations; its pictures and clips lie in --media.
     init
-        The model to go on from: a folder, a miniature's name or a hub id.
+        The model to go on from: a folder, a miniature's name or a hub id. read needs none; align takes over its
+        language model.
     steps
         Optimizer steps; by default the recipe's.
     batch
@@ -154,7 +155,7 @@ def train(
             learning_rate=3e-4 if learning_rate is None else learning_rate, seed=common.seed, device=common.device)
         emit({"model": str(trained)}, f"the model is in {trained}", common)
         return 0
-    if init is None and stage not in ("align", "all"):
+    if init is None and stage not in ("read", "align", "all"):
         raise InputError(f"The stage {stage} goes on from a model, and none was given. Pass --init with the folder "
                          "that the stage before left.")
     if init is not None:

@@ -6,7 +6,7 @@ Conversations of users' own files are read by `files.py`; both end as `Sample`s.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -27,7 +27,9 @@ from diorama.systems.video_llava.splice import Kind, Media, Sample, pack_questio
 from diorama.world.captions import caption
 from diorama.world.pool import Pool
 from diorama.world.questions import questions
+from diorama.world.sampling import split_of
 from diorama.world.scene import Scene
+from diorama.world.variation import mirrored
 
 DESCRIBE: dict[Kind, tuple[str, ...]] = {
     "image": ("what is in the image?", "what is in the picture?", "tell me what is in the image"),
@@ -73,6 +75,20 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.small)
+
+    def with_mirrored(self) -> Prepared:
+        """These scenes and then their mirror images, as far as those belong to the same split."""
+        known = self.facts
+        mirrors = [mirrored(scene) for scene in known.scenes]
+        kept = [row for row, (scene, mirror) in enumerate(zip(known.scenes, mirrors, strict=True))
+                if split_of(mirror) == split_of(scene)]
+        side = self.config.tower.image_size // self.config.tower.patch_size
+        owners = self.owners[kept].reshape(len(kept), -1, side, side)[..., ::-1].reshape(len(kept), -1, side * side)
+        facts = Facts(known.kind, [*known.scenes, *(mirrors[row] for row in kept)],
+                      np.concatenate([known.visible, known.visible[kept]]),
+                      np.concatenate([known.family, known.family[kept] + known.family.max() + 1]))
+        return Prepared(facts, np.concatenate([self.small, self.small[kept][..., ::-1]]),
+                        np.concatenate([self.owners, owners]), self.config)
 
     def first(self, count: int) -> Prepared:
         """The first `count` scenes."""
@@ -127,6 +143,10 @@ class Seen:
     pool: Prepared
     features: Tensor
 
+    def of(self, row: int) -> Tensor:
+        """The features of a scene."""
+        return self.features[row]
+
 
 @torch.no_grad()
 def see(model: VideoLlavaModel, pool: Prepared, batch_size: int = 64) -> Seen:
@@ -162,11 +182,9 @@ def seen_once(model: VideoLlavaModel, pool: Prepared, folder: Path) -> Seen:
 class Mixture:
     """How a training step is made up. The paper mixes images and clips at random in every batch (sec. 3.2)."""
 
-    images: int = 16
+    images: int = 10
     clips: int = 8
-    texts: int = 0
-    """Scenes that are only described in words: what teaches the language model its language."""
-    questions: int = 8
+    questions: int = 12
     """Questions packed behind each medium, each as if it were asked alone."""
     describe: float = 0.1
     """Share of media with a request for a description among their questions."""
@@ -174,11 +192,15 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Draft:
-    """A sample whose medium is still only named: row `row` of the images, the clips, or nothing."""
+    """A sample whose medium is still only named: row `row` of the images or the clips."""
 
-    kind: Kind | None
+    kind: Kind
     row: int
     sample: Sample
+
+    def with_features(self, features: Tensor) -> Sample:
+        """The sample with what stands for its medium."""
+        return replace(self.sample, media=(Media(self.kind, features=features.to(self.sample.input_ids.device)),))
 
 
 class Interviewer:
@@ -199,10 +221,6 @@ class Interviewer:
         for facts, count in ((self.images, self.mixture.images), (self.clips, self.mixture.clips)):
             if facts is not None:
                 drafts += [self._about(facts, rng.randrange(len(facts)), rng) for _ in range(count)]
-        told = [facts for facts in (self.images, self.clips) if facts is not None]
-        for _ in range(self.mixture.texts):
-            facts = rng.choice(told)
-            drafts.append(Draft(None, 0, self._in_words(facts, rng.randrange(len(facts)), rng)))
         return drafts
 
     def _about(self, facts: Facts, row: int, rng: Random) -> Draft:
@@ -221,25 +239,3 @@ class Interviewer:
             words = caption(scene, rng, detail="full", visible=visible)
             asked.append(Turn(rng.choice(DESCRIBE[kind]), words))
         return asked
-
-    def _in_words(self, facts: Facts, row: int, rng: Random) -> Sample:
-        """Questions about a scene whose caption stands where the image would."""
-        scene, visible = facts.of(row)
-        told = caption(scene, rng, detail="full", visible=visible)
-        asked = questions(scene, rng, n=self.mixture.questions, visible=visible)
-        turns = [Turn(f"{told}.\n{q.question}", q.answer) for q in asked] or [Turn(f"{told}.", told)]
-        return pack_questions(
-            [encode_conversation([turn], (), self.tokenizer, self.config) for turn in turns], words=True
-        )
-
-
-def with_media(drafts: Sequence[Draft], seen: Mapping[Kind, Seen]) -> list[Sample]:
-    """Drafts with the cached features of their rows, on the drafts' device."""
-    samples = []
-    for draft in drafts:
-        if draft.kind is None:
-            samples.append(draft.sample)
-            continue
-        features = seen[draft.kind].features[draft.row].to(draft.sample.input_ids.device)
-        samples.append(replace(draft.sample, media=(Media(draft.kind, features=features),)))
-    return samples

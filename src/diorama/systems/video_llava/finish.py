@@ -73,7 +73,8 @@ def calibrate(llava: VideoLlava, calibration: Path, held_out: Path) -> dict[str,
 
 def stage_folders(runs: Path) -> list[str]:
     """The stages' runs, in order; alignment has two."""
-    names = [f"align/{half}" for half in ("images", "clips")] + list(STAGES[1:])
+    names = [name for stage in STAGES for name in
+             ([f"{stage}/images", f"{stage}/clips"] if stage == "align" else [stage])]
     absent = [name for name in names if not (runs / name / "metrics.jsonl").is_file()]
     if absent:
         raise InputError(f"{runs} lacks the log of {', '.join(absent)}, which the card reports. "

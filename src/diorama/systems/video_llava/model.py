@@ -52,9 +52,13 @@ class ImageTower(nn.Module):
         self.encoder = clip.encoder
         self.post_layernorm = clip.post_layernorm
 
-    def hidden_state(self, pixels: Tensor, layer: int = -2) -> Tensor:
-        """hidden_states[layer] of (B, 3, H, W) as (B, N, D); layers past it are not run."""
-        x = self.pre_layrnorm(self._embed(pixels))
+    def hidden_state(self, pixels: Tensor, layer: int = -2, *, patches: Tensor | None = None) -> Tensor:
+        """hidden_states[layer] of (B, 3, H, W) as (B, N, D); layers past it are not run.
+
+        patches: (B, K) numbers of the patches that are looked at, a training option; None takes all, N = 1 + P.
+        """
+        x = self._embed(pixels)
+        x = self.pre_layrnorm(x if patches is None else keep_patches(x, patches))
         for block in self.encoder.layers[:depth_of(layer, self.config.num_layers)]:
             x = block(x, None)
         return x
@@ -147,6 +151,14 @@ class VideoTower(nn.Module):
             assert isinstance(block, TemporalBlock)
             block.init_temporal_from_spatial()
 
+    def quiet_temporal(self) -> None:
+        """Start every temporal attention at zero (its output projection), so that learning begins from what the image
+        tower sees; LanguageBind starts it as a copy of the spatial one."""
+        for block in self.encoder.layers:
+            assert isinstance(block, TemporalBlock)
+            nn.init.zeros_(block.temporal_attn.out_proj.weight)
+            nn.init.zeros_(block.temporal_attn.out_proj.bias)
+
     def silence_temporal(self) -> None:
         """Make every temporal part add nothing: clips are then seen as separate images, as the port sees them."""
         for block in self.encoder.layers:
@@ -163,10 +175,14 @@ class VideoTower(nn.Module):
         """The parameters that the image tower does not have."""
         return [value for name, value in self.named_parameters() if "temporal_" in name]
 
-    def hidden_state(self, pixels: Tensor, layer: int = -2) -> Tensor:
-        """hidden_states[layer] of (B, 3, T, H, W) as (B, T, N, D); layers past it are not run."""
+    def hidden_state(self, pixels: Tensor, layer: int = -2, *, patches: Tensor | None = None) -> Tensor:
+        """hidden_states[layer] of (B, 3, T, H, W) as (B, T, N, D); layers past it are not run.
+
+        patches: (B, K) numbers of the patches that are looked at in every frame, a training option; None takes all.
+        """
         frames = self._check(pixels)
-        x = self.pre_layrnorm(self.embeddings(rearrange(pixels, "b c t h w -> (b t) c h w")))
+        x = self.embeddings(rearrange(pixels, "b c t h w -> (b t) c h w"))
+        x = self.pre_layrnorm(x if patches is None else keep_patches(x, patches, frames=frames))
         x = self._run(x, frames, depth_of(layer, self.config.num_layers))
         return rearrange(x, "(b t) n d -> b t n d", t=frames)
 
@@ -216,7 +232,12 @@ def drop_patches(x: Tensor, share: float, *, frames: int = 1) -> Tensor:
         return x
     kept = max(1, round((x.shape[1] - 1) * (1 - share)))
     order = torch.rand(x.shape[0] // frames, x.shape[1] - 1, device=x.device).argsort(dim=1)
-    chosen = order[:, :kept].repeat_interleave(frames, dim=0)
+    return keep_patches(x, order[:, :kept], frames=frames)
+
+
+def keep_patches(x: Tensor, patches: Tensor, *, frames: int = 1) -> Tensor:
+    """Keep CLS and the patches numbered in (B, K) of ((B T), 1 + P, D), the same in all T frames."""
+    chosen = patches.repeat_interleave(frames, dim=0)
     return torch.cat([x[:, :1], x[:, 1:].take_along_dim(chosen[:, :, None], dim=1)], dim=1)
 
 
@@ -383,22 +404,29 @@ class VideoLlavaModel(nn.Module):
                 out[i] = tokens
         return out
 
-    def splice(self, samples: Sequence[Sample], *, padding: Padding = "right") -> Spliced:
-        """Encode all media of the batch and put their tokens where the markers are, on the model's device."""
-        tokens = iter(self.media_tokens([item for sample in samples for item in sample.media]))
+    def splice(self, samples: Sequence[Sample], *, padding: Padding = "right",
+               media_tokens: Sequence[Tensor] | None = None) -> Spliced:
+        """Encode all media of the batch and put their tokens where the markers are, on the model's device.
+
+        media_tokens: (n_i, D) of every item in its order, if they are known already.
+        """
+        if media_tokens is None:
+            media_tokens = self.media_tokens([item for sample in samples for item in sample.media])
+        tokens = iter(media_tokens)
         blocks = [[next(tokens) for _ in sample.media] for sample in samples]
         embed = self.language_model.model.embed_tokens
         device = next(embed.parameters()).device
         return splice([sample.to(device) for sample in samples], blocks, embed, padding=padding,
                       max_length=self.config.language.max_positions)
 
-    def forward(self, samples: Sequence[Sample], *, padding: Padding = "right",
-                with_logits: bool = False) -> VideoLlavaOutput:
+    def forward(self, samples: Sequence[Sample], *, padding: Padding = "right", with_logits: bool = False,
+                media_tokens: Sequence[Tensor] | None = None) -> VideoLlavaOutput:
         """Summed loss and token count of a batch that may mix images, clips, text and packed questions.
 
-        Only answer positions go through the output layer unless `with_logits` asks for all of them.
+        Only answer positions go through the output layer unless `with_logits` asks for all of them. media_tokens: as
+        for `splice`.
         """
-        batch = self.splice(samples, padding=padding)
+        batch = self.splice(samples, padding=padding, media_tokens=media_tokens)
         hidden = self.language_model.model(
             inputs_embeds=batch.embeddings, attention_mask=batch.attention_mask,
             position_ids=None if batch.attention_mask is None else batch.position_ids,

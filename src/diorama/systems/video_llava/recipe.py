@@ -1,11 +1,12 @@
 """The shipped miniature, stage by stage: `train_stage` maps a model folder to the next model folder.
 
-    align     image tower with captions, then temporal attention with motion captions   (about 30 minutes, two cores)
-    read      language model on the world told in words
-    project   shared projector on descriptions
+    read      language model on the world told in words, patch by patch
+    align     image tower with captions, then temporal attention with motion captions
+    project   shared projector on descriptions and on each patch's words
     instruct  projector and language model on questions
 
-Every stage resumes from its own checkpoints and is a pure function of its settings and seed.
+Every stage resumes from its own checkpoints and is a pure function of its settings and seed. `read` and `align` need
+nothing of each other, so they can be trained at the same time.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerFast
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from diorama.checkpoints import load_into, read_tensors, write_tensors
+from diorama.checkpoints import load_into, read_tensors, resolve, write_tensors
 from diorama.errors import InputError
 from diorama.nn.attention import use_eager_attention
 from diorama.systems.video_llava.align import (
+    NOTHING,
     BothWriters,
     CaptionWriter,
     RegionAligner,
@@ -32,29 +37,32 @@ from diorama.systems.video_llava.align import (
     video_aligner,
 )
 from diorama.systems.video_llava.config import MINIATURE, VideoLlavaConfig
-from diorama.systems.video_llava.data import Interviewer, Mixture, Prepared, Seen, prepare, seen_once
+from diorama.systems.video_llava.data import Interviewer, Mixture, Prepared, prepare, seen_once
 from diorama.systems.video_llava.familiarity import Familiarity, token_statistics
 from diorama.systems.video_llava.model import ImageTower, LanguageBindAligner, VideoLlavaModel
 from diorama.systems.video_llava.pipeline import VideoLlava
 from diorama.systems.video_llava.processing import build_word_tokenizer
 from diorama.systems.video_llava.splice import Kind
-from diorama.systems.video_llava.train import Learner, learn
+from diorama.systems.video_llava.told import Teller, tell
+from diorama.systems.video_llava.train import Features, Learner, Projecting, Reader, learn, project
 from diorama.training import Run, RunConfig
+from diorama.training.optimizers import parameter_groups
 from diorama.world.pool import PoolConfig, open_pool
 from diorama.world.vocabulary import WORDS
 
-Stage = Literal["align", "read", "project", "instruct"]
-STAGES: tuple[Stage, ...] = ("align", "read", "project", "instruct")
+Stage = Literal["read", "align", "project", "instruct"]
+STAGES: tuple[Stage, ...] = ("read", "align", "project", "instruct")
 ALIGNER = "aligner.safetensors"
 """What the alignment stage leaves beside the model: text tower, projections and temperature of both halves."""
+TELLER = "teller.safetensors"
+"""What reading leaves beside the model: the places of the teller, which the stage `project` aims at."""
 FAMILIAR_IMAGES = 4000
 
-IMAGES = PoolConfig(families=15_000, members=4)
-CLIPS = PoolConfig(families=3_600, members=3, frames=8, seed=1_000_000)
-TOLD = Mixture(images=0, clips=0, texts=32)
+IMAGES = PoolConfig(families=8_000, members=4)
+CLIPS = PoolConfig(families=2_400, members=3, frames=8, seed=1_000_000)
 DESCRIBED = Mixture(images=24, clips=12)
 ASKED = Mixture()
-_ALIGNED = RunConfig(learning_rate=1e-3, weight_decay=0.05, betas=(0.9, 0.98), precision="bf16", log_every=50)
+_ALIGNED = RunConfig(learning_rate=5e-3, weight_decay=0.05, betas=(0.9, 0.98), precision="bf16", log_every=20)
 _SPOKEN = RunConfig(weight_decay=0.05, precision="bf16", log_every=20, trainable_only=True)
 
 
@@ -66,19 +74,20 @@ class Recipe:
     seed: int = 0
     images: PoolConfig = IMAGES
     clips: PoolConfig = CLIPS
-    image_batch: int = 64
-    clip_batch: int = 32
-    kept_images: int = 64
+    captioned_images: int = 32
+    named_images: int = 96
+    """Images a step with a caption, and images of which only the regions are named."""
+    captioned_clips: int = 8
+    named_clips: int = 24
+    kept_images: int = 32
     """Images a step that hold the text tower in place while temporal attention learns."""
-    shown_images: int = 24_000
-    """Of the pools, how many images and clips the stages after alignment see (whole families, the first ones)."""
-    shown_clips: int = 7_200
-    align_images: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=4500, save_every=500))
-    align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=450, save_every=150))
-    read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=400, learning_rate=2e-3))
-    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=150, learning_rate=2e-3))
-    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=1500, learning_rate=1.5e-3))
-    told: Mixture = TOLD
+    align_images: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=2400, save_every=200))
+    align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=1000, save_every=100))
+    shown_images: int = 40_000
+    """Of the images, how many the stages after alignment see; of the clips they see all."""
+    read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2000, learning_rate=4e-3))
+    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=200, learning_rate=4e-3))
+    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2000, learning_rate=2e-3))
     described: Mixture = DESCRIBED
     mixture: Mixture = ASKED
 
@@ -92,61 +101,103 @@ class World:
 
     @classmethod
     def open(cls, folder: Path, recipe: Recipe, progress: Callable[[str, int, int], None]) -> World:
-        """The pools in `folder`/images and `folder`/clips."""
+        """The pools in `folder`/images and `folder`/clips, and their mirror images."""
         images = open_pool(folder / "images", recipe.images, progress=lambda done, of: progress("images", done, of))
         clips = open_pool(folder / "clips", recipe.clips, progress=lambda done, of: progress("clips", done, of))
-        return cls(prepare(images, recipe.config), prepare(clips, recipe.config))
+        return cls(*(prepare(pool, recipe.config).with_mirrored() for pool in (images, clips)))
 
 
 def train_stage(stage: Stage, recipe: Recipe, world: World, out: Path, *, init: str | Path | None = None,
                 device: str = "auto") -> Path:
     """Run one stage into `out` and return the folder of the model it leaves, `out`/model.
 
-    init: the model that the stage before left, a folder or a name; only "align" starts from nothing. Raises
-    InputError without it.
+    init: the model that the stage before left, a folder or a name. "read" and "align" start from nothing; "align"
+    takes over the language model of `init` if there is one. The later stages raise InputError without it.
     """
     torch.manual_seed(recipe.seed)
+    if stage == "read":
+        return _read(recipe, world, out, device)
     if stage == "align":
-        return _align(recipe, world, out, device)
+        return _align(recipe, world, out, init, device)
     if init is None:
         raise InputError(f"The stage {stage!r} goes on from a model, and none was given. "
                          f"Pass --init with the folder that {STAGES[STAGES.index(stage) - 1]!r} left.")
     llava = VideoLlava.from_pretrained(init, device=device)
-    run_config = {"read": recipe.read, "project": recipe.project, "instruct": recipe.instruct}[stage]
-    mixture = {"read": recipe.told, "project": recipe.described, "instruct": recipe.mixture}[stage]
-    images, clips = world.images.first(recipe.shown_images), world.clips.first(recipe.shown_clips)
-    seen: dict[Kind, Seen] = {}
-    if stage != "read":
-        cache = out.parent / "features"
-        seen = {"image": seen_once(llava.model, images, cache), "video": seen_once(llava.model, clips, cache)}
-    interviewer = Interviewer(
-        llava.tokenizer, llava.config, mixture, seed=recipe.seed, images=images.facts, clips=clips.facts,
-        task="project" if stage == "project" else "instruct",
-    )
-    run = Run(out, Learner(llava.model, stage), replace(run_config, seed=recipe.seed), device=device, settings=recipe)
-    learn(run, interviewer, seen)
+    images, clips = world.images.first(recipe.shown_images), world.clips
+    cache = out.parent / "features"
+    seen: dict[Kind, Features] = {"image": seen_once(llava.model, images, cache),
+                                  "video": seen_once(llava.model, clips, cache)}
+    if stage == "project":
+        teller = Teller(llava.config)
+        load_into(teller, read_tensors(resolve(init) / TELLER))
+        run, interviewer = _speaking(Projecting(llava.model, teller), llava, stage, recipe, images, clips, out, device)
+        told: dict[Kind, Features] = {"image": tell(images, llava.tokenizer), "video": tell(clips, llava.tokenizer)}
+        project(run, interviewer, seen, told)
+    else:
+        run, interviewer = _speaking(Learner(llava.model, stage), llava, stage, recipe, images, clips, out, device)
+        learn(run, interviewer, seen)
     return llava.save_pretrained(out / "model", card=stage_card(stage, run))
 
 
-def _align(recipe: Recipe, world: World, out: Path, device: str) -> Path:
-    tokenizer = build_word_tokenizer((*WORDS, "image", "video"))
+def _read(recipe: Recipe, world: World, out: Path, device: str) -> Path:
+    tokenizer = world_tokenizer()
+    llava = VideoLlava(VideoLlavaModel.from_config(configured(recipe.config, tokenizer)), tokenizer, name=str(out),
+                       device=device)
+    told: dict[Kind, Features] = {"image": tell(world.images, tokenizer), "video": tell(world.clips, tokenizer)}
+    reader = Reader(llava.model, Teller(llava.config))
+    run, interviewer = _speaking(reader, llava, "read", recipe, world.images, world.clips, out, device)
+    learn(run, interviewer, told)
+    folder = llava.save_pretrained(out / "model", card=stage_card("read", run))
+    write_tensors(folder / TELLER, reader.teller.state_dict())
+    return folder
+
+
+def _speaking(learner: Learner, llava: VideoLlava, stage: Stage, recipe: Recipe, images: Prepared, clips: Prepared,
+              out: Path, device: str) -> tuple[Run, Interviewer]:
+    """The run of a stage in which the language model answers, and what it is asked."""
+    config = {"read": recipe.read, "project": recipe.project, "instruct": recipe.instruct}[stage]
+    config = replace(config, seed=recipe.seed)
+    run = Run(out, learner, config, parameters=parameter_groups(learner, config, muon=blocks_of(learner)),
+              device=device, settings=recipe)
+    mixture = recipe.described if stage == "project" else recipe.mixture
+    return run, Interviewer(llava.tokenizer, llava.config, mixture, seed=recipe.seed, images=images.facts,
+                            clips=clips.facts, task="project" if stage == "project" else "instruct")
+
+
+def world_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of the world's words and those of the conversation template."""
+    return build_word_tokenizer((*WORDS, "image", "video", NOTHING))
+
+
+def _align(recipe: Recipe, world: World, out: Path, init: str | Path | None, device: str) -> Path:
+    tokenizer = world_tokenizer()
     config = configured(recipe.config, tokenizer)
     images = RegionAligner(LanguageBindAligner(ImageTower(config.tower), config.text_tower), config,
                            phrase_ids(tokenizer, config))
     use_eager_attention(images)
-    run = Run(out / "images", images, replace(recipe.align_images, seed=recipe.seed), device=device, settings=recipe)
-    align_images(run, world.images, CaptionWriter(world.images.facts, tokenizer, config, recipe.image_batch,
-                                                  recipe.seed))
+    settings = replace(recipe.align_images, seed=recipe.seed)
+    groups = parameter_groups(images, settings, muon=blocks_of(images))
+    run = Run(out / "images", images, settings, parameters=groups, device=device, settings=recipe)
+    align_images(run, world.images, CaptionWriter(world.images.facts, tokenizer, config, recipe.captioned_images,
+                                                  recipe.seed, named=recipe.named_images))
     torch.manual_seed(recipe.seed)
     videos = video_aligner(config, images)
     use_eager_attention(videos)
-    run = Run(out / "clips", videos, replace(recipe.align_clips, seed=recipe.seed), device=device, settings=recipe)
+    settings = replace(recipe.align_clips, seed=recipe.seed)
+    groups = parameter_groups(videos, settings, muon=blocks_of(videos))
+    run = Run(out / "clips", videos, settings, parameters=groups, device=device, settings=recipe)
     writers = BothWriters(
-        CaptionWriter(world.clips.facts, tokenizer, config, recipe.clip_batch, recipe.seed),
+        CaptionWriter(world.clips.facts, tokenizer, config, recipe.captioned_clips, recipe.seed,
+                      named=recipe.named_clips),
         CaptionWriter(world.images.facts, tokenizer, config, recipe.kept_images, recipe.seed + 1),
     )
     align_videos(run, world.clips, world.images, writers)
-    return save_aligned(videos, config, tokenizer, world, out / "model", stage_card("align", run))
+    return save_aligned(videos, config, tokenizer, world, out / "model", stage_card("align", run), init)
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of a model, whose matrices Muon trains."""
+    return [part for part in model.modules() if isinstance(part, (CLIPEncoderLayer, LlamaDecoderLayer))]
 
 
 def configured(config: VideoLlavaConfig, tokenizer: PreTrainedTokenizerFast) -> VideoLlavaConfig:
@@ -156,9 +207,11 @@ def configured(config: VideoLlavaConfig, tokenizer: PreTrainedTokenizerFast) -> 
 
 
 def save_aligned(aligned: VideoAligner, config: VideoLlavaConfig, tokenizer: PreTrainedTokenizerFast, world: World,
-                 folder: Path, card: str) -> Path:
-    """Both towers in a model whose projector and language model are still random, and the rest of the aligner."""
-    model = VideoLlavaModel.from_config(config)
+                 folder: Path, card: str, init: str | Path | None) -> Path:
+    """Both towers in a model whose language model is that of `init` (random without it), and the rest of the
+    aligner."""
+    model = VideoLlavaModel.from_config(config) if init is None else VideoLlava.from_pretrained(
+        init, device="cpu").model
     video = aligned.video.aligner
     model.image_tower.load_state_dict(aligned.image.vision_model.state_dict())
     model.video_tower.load_state_dict(video.vision_model.state_dict())
@@ -167,6 +220,8 @@ def save_aligned(aligned: VideoAligner, config: VideoLlavaConfig, tokenizer: Pre
     kept = {f"image.{k}": v for k, v in aligned.image.state_dict().items() if not k.startswith("vision_model.")}
     kept |= {f"video.{k}": v for k, v in video.state_dict().items() if not k.startswith("vision_model.")}
     write_tensors(folder / ALIGNER, kept)
+    if init is not None:
+        write_tensors(folder / TELLER, read_tensors(resolve(init) / TELLER))
     return folder
 
 

@@ -133,26 +133,25 @@ def splice(samples: Sequence[Sample], blocks: Sequence[Sequence[Tensor]], embed:
     )
 
 
-def pack_questions(questions: Sequence[Sample], *, words: bool = False) -> Sample:
+def pack_questions(questions: Sequence[Sample]) -> Sample:
     """One sample that holds Q samples with the same media prefix, e.g. Q questions on one clip.
 
     Each of the Q samples must start with the same ids up to its last media marker and carry the same media. The
     result is prefix + suffix 1 + ... + suffix Q; `splice` gives it positions that restart after the prefix and a mask
     under which every suffix attends to the prefix and to itself, so that its logits and loss equal those of the Q
-    samples run alone. With `words` the samples have no media, and the prefix is the text in which they all begin.
-    InputError is raised when the prefixes or the media differ, or when there is no prefix.
+    samples run alone. InputError is raised when the prefixes or the media differ, or when there is no prefix.
     """
     if not questions:
         raise InputError("No questions arrived, so there is nothing to pack. Pass at least one sample.")
     first = questions[0]
-    cut = _common_text(questions) if words else prefix_length(first.input_ids)
+    cut = prefix_length(first.input_ids)
     if cut == 0:
         raise InputError("The samples hold no media, so they share no prefix worth packing. Batch them instead.")
     prefix = first.input_ids[:cut]
     for sample in questions:
         same_media = len(sample.media) == len(first.media) and all(
             ours.same_as(theirs) for ours, theirs in zip(sample.media, first.media, strict=True))
-        ends_alike = words or prefix_length(sample.input_ids) == cut
+        ends_alike = prefix_length(sample.input_ids) == cut
         if not ends_alike or not torch.equal(sample.input_ids[:cut], prefix) or not same_media:
             raise InputError("The samples differ before their last image or clip, so they share no prefix. "
                              "Pack only questions on the same media.")
@@ -165,16 +164,6 @@ def pack_questions(questions: Sequence[Sample], *, words: bool = False) -> Sampl
         media=first.media,
         segments=torch.cat(segments).to(prefix.device),
     )
-
-
-def _common_text(questions: Sequence[Sample]) -> int:
-    """Number of ids in which samples without media all begin, none of them scored; at least one is left to each."""
-    shortest = min(len(sample.input_ids) for sample in questions) - 1
-    first = questions[0].input_ids[:shortest]
-    same = torch.ones(shortest, dtype=torch.bool, device=first.device)
-    for sample in questions:
-        same &= (sample.input_ids[:shortest] == first) & (sample.labels[:shortest] == IGNORE)
-    return int(same.int().cumprod(0).sum())
 
 
 def prefix_length(input_ids: Tensor) -> int:
