@@ -146,18 +146,24 @@ class SmallVitConfig:
     num_layers: int = 6
     num_heads: int = 4
     intermediate_size: int = 128
+    dropout: float = 0.0
     steps: int = 1500
     batch: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
-    images: int = 20_000
-    """Training images of the world; digits has its own."""
+    images: int = 0
+    """Training images that are rendered, for the world."""
+    flip: bool = False
+    """Mirror half of the images."""
 
 
-DIGITS = SmallVitConfig()
-"""scikit-learn's 8 x 8 digits at 32 x 32 (section 7 of the recipe: depth 6, width 64, 17 tokens)."""
-WORLD = SmallVitConfig(image_size=48, hidden_size=128, intermediate_size=256, steps=4000)
-"""Shape and color of one rendered object, 48 classes, 37 tokens."""
+SMALL: Mapping[str, SmallVitConfig] = {
+    "digits": SmallVitConfig(),
+    "world": SmallVitConfig(hidden_size=96, intermediate_size=192, steps=3000, images=12_000, flip=True),
+    "folder": SmallVitConfig(hidden_size=96, intermediate_size=192, patch_size=4, dropout=0.1, steps=2000, flip=True),
+}
+"""scikit-learn's digits at 32 x 32; color and shape of one rendered object; one's own folder of classes, for which
+patches are smaller. 17 and 65 tokens."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
