@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diorama.console import note
 from diorama.errors import InputError, MissingExtra
 from diorama.media.images import load_image
 from diorama.media.resizing import Interpolation, center_crop, resize, resize_shortest
@@ -182,7 +183,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def calibration_pixels(source: str, preprocessing: Preprocessing, count: int, *, batch: int, seed: int = 0,
-                       few: bool = False, told: Callable[[str], None] = lambda text: None) -> Tensor:
+                       few: bool = False, told: Callable[[str], None] = note) -> Tensor:
     """`count` unlabelled images as a model sees them, (N, 3, S, S), shuffled by `seed`.
 
     source: "digits", "world" (both from their training part), or a folder of images. With fewer images than `count`
@@ -223,3 +224,25 @@ def read_images(paths: Sequence[Path]) -> list[Image.Image]:
     return [load_image(path) for path in paths]
 
 
+
+
+def named_set(source: str, part: Part, count: int, size: int, labels: Sequence[str] = ()) -> Labelled:
+    """Labelled images at size x size: "digits", `count` of the "world", or at most `count` a class of a folder.
+
+    labels: the classes that a model knows; images of a folder are numbered by them. Raises InputError for a class
+    that is not among them.
+    """
+    if source == "digits":
+        found = digits(part, size)
+    elif source == "world":
+        found = world(part, count, size, seed=0 if part == "train" else 1_000_000)
+    else:
+        found = labelled_folder(Path(source), size, most=count or None)
+    if not labels or tuple(labels) == found.classes:
+        return found
+    unknown = [name for name in found.classes if name not in labels]
+    if unknown:
+        raise InputError(f"{source} has the class{'es' * (len(unknown) > 1)} {', '.join(unknown[:5])}, which the model "
+                         f"does not know ({', '.join(list(labels)[:5])} ...). Examine it on images of its own classes.")
+    numbers = torch.tensor([list(labels).index(name) for name in found.classes])
+    return Labelled(found.images, numbers[found.labels], tuple(labels))
