@@ -115,11 +115,16 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Condition:
-        """Captions as the network is to see them, float32."""
+        """Captions as the network is to see them, float32. Captions that the tower cannot tell apart (cut to the same
+        tokens, or the same bag of words) are encoded once and so are equal to the last bit."""
         device = next(self.tower.parameters()).device
         ids, mask = self.ids(captions)
-        condition = self.of_ids(ids.to(device), mask.to(device))
-        return Condition(condition.tokens.float(), condition.mask)
+        if isinstance(self.tower, BagOfWords):
+            ids = torch.where(mask.bool(), ids, self.tower.pad_id).sort(1, descending=True).values
+            mask = (ids != self.tower.pad_id).to(mask.dtype)
+        rows, where = torch.unique(torch.stack([ids, mask], 1), dim=0, return_inverse=True)
+        condition = self.of_ids(rows[:, 0].to(device), rows[:, 1].to(device))
+        return Condition(condition.tokens.float(), condition.mask).rows(where)
 
     def cut(self, caption: str) -> bool:
         """Whether the caption is longer than the encoder reads."""
