@@ -74,7 +74,7 @@ def test_owners_of_rendered_patches_are_seen_there(world_config):
 def test_a_step_asks_the_same_each_time_and_other_steps_ask_otherwise(tokenizer, world_config, stills, clips):
     ask = interviewer(tokenizer, world_config, stills, clips)
     first, again, later = ask(4), interviewer(tokenizer, world_config, stills, clips)(4), ask(5)
-    assert [d.kind for d in first] == ["image"] * 3 + ["video"] * 2
+    assert [d.kind for d in first] == ["image", "image", "video", "image", "video"]
     for draft, other in zip(first, again, strict=True):
         assert draft.row == other.row and torch.equal(draft.sample.input_ids, other.sample.input_ids)
     assert [text_of(d.sample, tokenizer) for d in first] != [text_of(d.sample, tokenizer) for d in later]
@@ -103,7 +103,6 @@ def test_the_first_stage_only_describes(tokenizer, world_config, stills, clips):
 
 def test_packed_samples_equal_separate_ones(llava, tokenizer, world_config, stills, clips, seen):
     samples = with_media(interviewer(tokenizer, world_config, stills, clips)(1), seen)
-    assert [sample.media[0].kind for sample in samples[:5]] == ["image"] * 3 + ["video"] * 2
     with torch.no_grad():
         packed = llava.model(samples)
         alone = llava.model([part for sample in samples for part in separate(sample)])

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 
 from diorama.errors import InputError
 from diorama.systems.video_llava.model import VideoLlavaModel
-from diorama.systems.video_llava.splice import Media, Sample, prefix_length
+from diorama.systems.video_llava.splice import IGNORE, Media, Sample, prefix_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +108,23 @@ class Prefix:
             if token is not None:
                 yield token
 
+    @torch.no_grad()
+    def score(self, answered: Sequence[Sample]) -> Tensor:
+        """Mean log likelihood (Q,) of the scored ids of each conversation on these media.
+
+        Raises InputError for a conversation that does not start with this prefix.
+        """
+        suffixes = [self.suffix_of(sample) for sample in answered]
+        device, pad = self.states[0][0].device, torch.nn.utils.rnn.pad_sequence
+        ids = pad(suffixes, batch_first=True).to(device)
+        labels = pad([sample.labels[len(self.input_ids):] for sample in answered], batch_first=True,
+                     padding_value=IGNORE).to(device)
+        hidden = self.model.language_model.model(
+            inputs_embeds=self.model.language_model.model.embed_tokens(ids), past_key_values=self._cache(len(ids)),
+            position_ids=(self.length + torch.arange(ids.shape[1], device=device)).expand_as(ids),
+            use_cache=True).last_hidden_state
+        return mean_log_likelihood(self.model.language_model.lm_head(hidden[:, :-1]), labels[:, 1:])
+
     def suffix_of(self, question: Sample) -> Tensor:
         """The ids of a question after this prefix; InputError if it starts differently or is on other media."""
         cut = len(self.input_ids)
@@ -130,11 +147,14 @@ class Prefix:
         for row, suffix in enumerate(suffixes):
             ids[row, longest - len(suffix):] = suffix
             valid[row, longest - len(suffix):] = True
-        cache = DynamicCache([(keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1))
-                              for keys, values in self.states])
         seen = torch.ones(count, self.length, dtype=torch.bool, device=device)
         positions = (self.length + valid.long().cumsum(1) - 1).clamp(min=0)
-        return decode(self.model, embed(ids), torch.cat([seen, valid], dim=1), positions, cache, decoding)
+        return decode(self.model, embed(ids), torch.cat([seen, valid], dim=1), positions, self._cache(count), decoding)
+
+    def _cache(self, count: int) -> DynamicCache:
+        """The states for `count` rows, which share them until a row is longer."""
+        return DynamicCache([(keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1))
+                             for keys, values in self.states])
 
 
 def key_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
@@ -158,6 +178,22 @@ def generate(model: VideoLlavaModel, samples: Sequence[Sample], decoding: Decodi
         batch = model.splice(samples, padding="left")
     steps = decode(model, batch.embeddings, batch.valid, batch.position_ids, DynamicCache(), decoding)
     return _collect(steps, len(samples))
+
+
+@torch.no_grad()
+def score(model: VideoLlavaModel, answered: Sequence[Sample]) -> Tensor:
+    """Mean log likelihood (B,) of the scored ids of conversations on any media."""
+    batch = model.splice(answered)
+    hidden = model.language_model.model(
+        inputs_embeds=batch.embeddings, attention_mask=batch.valid, use_cache=False).last_hidden_state
+    return mean_log_likelihood(model.language_model.lm_head(hidden[:, :-1]), batch.labels[:, 1:])
+
+
+def mean_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the scored positions of each row: logits (B, L, V), labels (B, L) with IGNORE where not scored."""
+    scored = labels != IGNORE
+    found = logits.float().log_softmax(-1).gather(2, labels.masked_fill(~scored, 0).unsqueeze(2)).squeeze(2)
+    return found.masked_fill(~scored, 0.0).sum(1) / scored.sum(1)
 
 
 def stream(model: VideoLlavaModel, sample: Sample, decoding: Decoding = GREEDY) -> Iterator[int]:

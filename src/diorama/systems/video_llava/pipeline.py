@@ -27,7 +27,7 @@ from diorama.media.videos import FrameSampler, SampledVideo, kind_of, read_video
 from diorama.systems.video_llava import weights
 from diorama.systems.video_llava.config import VideoLlavaConfig
 from diorama.systems.video_llava.familiarity import FAMILIARITY, Familiarity
-from diorama.systems.video_llava.generation import GREEDY, Decoding, Prefix, generate, stream
+from diorama.systems.video_llava.generation import GREEDY, Decoding, Prefix, generate, score, stream
 from diorama.systems.video_llava.model import VideoLlavaModel
 from diorama.systems.video_llava.processing import (
     MARKER_PATTERN,
@@ -38,7 +38,7 @@ from diorama.systems.video_llava.processing import (
     preprocess_video,
     unknown_words,
 )
-from diorama.systems.video_llava.splice import IGNORE, Kind, Media, Sample
+from diorama.systems.video_llava.splice import Kind, Media, Sample
 
 DEFAULT = "video-llava-mini"
 PUBLIC = "LanguageBind/Video-LLaVA-7B"
@@ -242,23 +242,15 @@ class Shown:
         if len(text) > len(said):
             yield text[len(said):]
 
-    @torch.no_grad()
     def choose(self, question: str, choices: Sequence[str]) -> Choice:
         """The likeliest of the given answers; InputError for fewer than two different ones."""
         options = list(dict.fromkeys(choices))
         if len(options) < 2:
             raise InputError(f"{len(options)} different choices were given, and a choice needs two. Pass more.")
         samples = [self._sample(question, option) for option in options]
-        batch = self.llava.model.splice(samples)
-        states = self.llava.model.language_model.model(
-            inputs_embeds=batch.embeddings, attention_mask=batch.valid, use_cache=False).last_hidden_state
-        scores = []
-        for row in range(len(options)):
-            scored = (batch.labels[row] != IGNORE) & (batch.previous[row] >= 0)
-            logits = self.llava.model.language_model.lm_head(states[row, batch.previous[row][scored]])
-            found = logits.float().log_softmax(-1).gather(1, batch.labels[row][scored].unsqueeze(1))
-            scores.append(found.mean())
-        shares = torch.stack(scores).softmax(0).tolist()
+        kept = self._keeps_prefix([question])
+        scores = self._prefix().score(samples) if kept else score(self.llava.model, samples)
+        shares = scores.softmax(0).tolist()
         best = options[int(np.argmax(shares))]
         return Choice(question, best, dict(zip(options, shares, strict=True)))
 

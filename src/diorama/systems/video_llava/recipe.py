@@ -6,7 +6,7 @@
     instruct  projector and language model on questions
 
 Every stage resumes from its own checkpoints and is a pure function of its settings and seed. `read` and `align` need
-nothing of each other, so they can be trained at the same time.
+nothing of each other, so they can be trained at the same time; all but `align` run on several processes (`torchrun`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ CLIPS = PoolConfig(families=2_400, members=3, frames=8, seed=1_000_000)
 DESCRIBED = Mixture(images=24, clips=12)
 ASKED = Mixture()
 _ALIGNED = RunConfig(learning_rate=5e-3, weight_decay=0.05, betas=(0.9, 0.98), precision="bf16", log_every=20)
-_SPOKEN = RunConfig(weight_decay=0.05, precision="bf16", log_every=20, trainable_only=True)
+_SPOKEN = RunConfig(weight_decay=0.05, precision="bf16", log_every=20, save_every=100, trainable_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,9 @@ def train_stage(stage: Stage, recipe: Recipe, world: World, out: Path, *, init: 
     else:
         run, interviewer = _speaking(Learner(llava.model, stage), llava, stage, recipe, images, clips, out, device)
         learn(run, interviewer, seen)
-    return llava.save_pretrained(out / "model", card=stage_card(stage, run))
+    if run.is_main:
+        llava.save_pretrained(out / "model", card=stage_card(stage, run))
+    return out / "model"
 
 
 def _read(recipe: Recipe, world: World, out: Path, device: str) -> Path:
@@ -147,9 +149,10 @@ def _read(recipe: Recipe, world: World, out: Path, device: str) -> Path:
     reader = Reader(llava.model, Teller(llava.config))
     run, interviewer = _speaking(reader, llava, "read", recipe, world.images, world.clips, out, device)
     learn(run, interviewer, told)
-    folder = llava.save_pretrained(out / "model", card=stage_card("read", run))
-    write_tensors(folder / TELLER, reader.teller.state_dict())
-    return folder
+    if run.is_main:
+        folder = llava.save_pretrained(out / "model", card=stage_card("read", run))
+        write_tensors(folder / TELLER, reader.teller.state_dict())
+    return out / "model"
 
 
 def _speaking(learner: Learner, llava: VideoLlava, stage: Stage, recipe: Recipe, images: Prepared, clips: Prepared,

@@ -1,7 +1,7 @@
 """The headline claims in miniature: each arm is trained from the same start on the same scenes, then examined.
 
-Full: for every seed one small language model learns the world's language from text; each arm continues from a copy of
-it, with its own towers or mixture, for the same number of steps and the same number of samples of each kind it gets.
+Full: for every seed one small language model reads the world told in words; each arm continues from a copy of it, with
+its own towers or mixture, for the same number of steps and the same number of samples of each kind it gets.
 Quick: only what the shipped miniature can show without training.
 """
 
@@ -26,9 +26,12 @@ from diorama.systems.video_llava.data import Interviewer, Mixture, Prepared, See
 from diorama.systems.video_llava.evaluate import Reply, examine
 from diorama.systems.video_llava.model import ImageTower, SharedProjector, VideoLlavaModel, VideoTower
 from diorama.systems.video_llava.pipeline import DEFAULT, VideoLlava
+from diorama.systems.video_llava.recipe import blocks_of
 from diorama.systems.video_llava.splice import Kind
-from diorama.systems.video_llava.train import Learner, learn
+from diorama.systems.video_llava.told import Teller, tell
+from diorama.systems.video_llava.train import Features, Learner, Reader, learn
 from diorama.training import Run, RunConfig
+from diorama.training.optimizers import parameter_groups
 from diorama.world.pool import PoolConfig, draw_pool
 
 CLAIM = ("training on images and clips together, over towers aligned with text and one shared projector, beats "
@@ -52,9 +55,9 @@ class Sizes:
     clip_families: int = 600
     members: int = 3
     read_steps: int = 250
-    steps: int = 350
-    images: int = 16
-    clips: int = 8
+    steps: int = 200
+    images: int = 8
+    clips: int = 6
     examined: int = 120
     """Unseen stills, and as many unseen clips."""
 
@@ -245,7 +248,9 @@ def _fresh(llava: VideoLlava, seed: int, *, separate: bool = False) -> VideoLlav
 def _reader(llava: VideoLlava, seeing: Seeing, sizes: Sizes, seed: int, out: Path) -> VideoLlavaModel:
     """The common start of a seed's arms: a language model that has read the world in words."""
     model = _fresh(llava, seed)
-    _learn(model, llava, seeing, "read", Mixture(images=0, clips=0, texts=32), sizes.read_steps, seed, out / "read")
+    told = {kind: tell(seen.pool, llava.tokenizer) for kind, seen in seeing.train.items()}
+    mixture = Mixture(images=sizes.images, clips=sizes.clips, describe=0.0)
+    _learn(Reader(model, Teller(model.config)), llava, seeing, told, mixture, sizes.read_steps, seed, out / "read")
     return model
 
 
@@ -256,20 +261,21 @@ def _train_arm(llava: VideoLlava, start: VideoLlavaModel, plan: ArmPlan, seeing:
     if model.video_projector is not None:
         model.video_projector = SharedProjector(llava.config.tower.hidden_size, LANGUAGE.hidden_size)
     mixture = Mixture(images=sizes.images if plan.images else 0, clips=sizes.clips if plan.clips else 0, describe=0.0)
-    _learn(model, llava, seeing, "instruct", mixture, sizes.steps, seed, out / plan.name.replace(" ", "-"))
+    learner = Learner(model, "instruct")
+    _learn(learner, llava, seeing, seeing.train, mixture, sizes.steps, seed, out / plan.name.replace(" ", "-"))
     return VideoLlava(model, llava.tokenizer, name=plan.name, device="cpu")
 
 
-def _learn(model: VideoLlavaModel, llava: VideoLlava, seeing: Seeing, stage: str, mixture: Mixture, steps: int,
-           seed: int, out: Path) -> None:
-    config = RunConfig(steps=steps, learning_rate=2e-3, weight_decay=0.05, precision="bf16", seed=seed,
+def _learn(learner: Learner, llava: VideoLlava, seeing: Seeing, media: Mapping[Kind, Features], mixture: Mixture,
+           steps: int, seed: int, out: Path) -> None:
+    config = RunConfig(steps=steps, learning_rate=4e-3, weight_decay=0.05, precision="bf16", seed=seed,
                        save_every=steps, log_every=25, trainable_only=True)
-    learner = Learner(model, "read" if stage == "read" else "instruct")
-    run = Run(out, learner, config, device="cpu", progress="silent")
-    interviewer = Interviewer(llava.tokenizer, model.config, mixture, seed=seed,
+    groups = parameter_groups(learner, config, muon=blocks_of(learner))
+    run = Run(out, learner, config, parameters=groups, device="cpu", progress="silent")
+    interviewer = Interviewer(llava.tokenizer, learner.model.config, mixture, seed=seed,
                               images=seeing.train["image"].pool.facts, clips=seeing.train["video"].pool.facts)
-    learn(run, interviewer, seeing.train)
-    model.eval()
+    learn(run, interviewer, media)
+    learner.model.eval()
 
 
 # ---- numbers ----------------------------------------------------------------------------------------------------
