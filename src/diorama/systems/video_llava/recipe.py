@@ -44,7 +44,7 @@ from diorama.systems.video_llava.pipeline import VideoLlava
 from diorama.systems.video_llava.processing import build_word_tokenizer
 from diorama.systems.video_llava.splice import Kind
 from diorama.systems.video_llava.told import Teller, tell
-from diorama.systems.video_llava.train import Features, Learner, Projecting, Reader, learn, project
+from diorama.systems.video_llava.train import Answering, Features, Learner, Projecting, Reader, learn, project
 from diorama.training import Run, RunConfig
 from diorama.training.optimizers import parameter_groups
 from diorama.world.pool import PoolConfig, open_pool
@@ -155,7 +155,7 @@ def _read(recipe: Recipe, world: World, out: Path, device: str) -> Path:
     return out / "model"
 
 
-def _speaking(learner: Learner, llava: VideoLlava, stage: Stage, recipe: Recipe, images: Prepared, clips: Prepared,
+def _speaking(learner: Answering, llava: VideoLlava, stage: Stage, recipe: Recipe, images: Prepared, clips: Prepared,
               out: Path, device: str) -> tuple[Run, Interviewer]:
     """The run of a stage in which the language model answers, and what it is asked."""
     config = {"read": recipe.read, "project": recipe.project, "instruct": recipe.instruct}[stage]

@@ -29,7 +29,7 @@ from diorama.systems.video_llava.pipeline import DEFAULT, VideoLlava
 from diorama.systems.video_llava.recipe import blocks_of
 from diorama.systems.video_llava.splice import Kind
 from diorama.systems.video_llava.told import Teller, tell
-from diorama.systems.video_llava.train import Features, Learner, Reader, learn
+from diorama.systems.video_llava.train import Answering, Features, Learner, Reader, learn
 from diorama.training import Run, RunConfig
 from diorama.training.optimizers import parameter_groups
 from diorama.world.pool import PoolConfig, draw_pool
@@ -266,7 +266,7 @@ def _train_arm(llava: VideoLlava, start: VideoLlavaModel, plan: ArmPlan, seeing:
     return VideoLlava(model, llava.tokenizer, name=plan.name, device="cpu")
 
 
-def _learn(learner: Learner, llava: VideoLlava, seeing: Seeing, media: Mapping[Kind, Features], mixture: Mixture,
+def _learn(learner: Answering, llava: VideoLlava, seeing: Seeing, media: Mapping[Kind, Features], mixture: Mixture,
            steps: int, seed: int, out: Path) -> None:
     config = RunConfig(steps=steps, learning_rate=4e-3, weight_decay=0.05, precision="bf16", seed=seed,
                        save_every=steps, log_every=25, trainable_only=True)

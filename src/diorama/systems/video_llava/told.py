@@ -80,7 +80,9 @@ class Told:
 def tell(pool: Prepared, tokenizer: PreTrainedTokenizerFast) -> Told:
     """Put a pool into words. The pool is at most as long as the tower's temporal embedding."""
     def ids(text: str) -> list[int]:
-        return [tokenizer.convert_tokens_to_ids(word) for word in text.split()]
+        found = tokenizer.convert_tokens_to_ids(text.split())
+        assert isinstance(found, list)
+        return found
 
     frames = pool.owners.shape[1]
     names = np.zeros((len(pool), 5, 3), np.int16)

@@ -28,8 +28,8 @@ class Features(Protocol):
     def of(self, row: int) -> Tensor: ...
 
 
-class Learner(nn.Module):
-    """The model as `Run` calls it: one loss for a step that mixes images, clips and text."""
+class Answering(nn.Module):
+    """The model with what learns in a stage; the subclasses are what `Run` calls."""
 
     def __init__(self, model: VideoLlavaModel, stage: Stage):
         super().__init__()
@@ -37,13 +37,13 @@ class Learner(nn.Module):
         model.set_stage("project" if stage == "project" else "instruct")
         model.projector.requires_grad_(stage != "read")
 
-    def forward(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-        """Summed loss and count of answer tokens. Media of one kind are run together, which only saves padding."""
-        return self.answered(samples, None)
+    def answers(self, samples: Sequence[Sample],
+                tokens_of: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Summed loss and count of answer tokens of samples that mix images, clips and text.
 
-    def answered(self, samples: Sequence[Sample],
-                 tokens_of: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
-        """`forward`, with media tokens made from their features by `tokens_of` instead of the projector, if given."""
+        Media of one kind are run together, which only saves padding. tokens_of: makes their tokens of their features,
+        instead of the projector.
+        """
         groups: dict[tuple[str, ...], list[Sample]] = {}
         for sample in samples:
             groups.setdefault(tuple(item.kind for item in sample.media), []).append(sample)
@@ -58,7 +58,14 @@ class Learner(nn.Module):
         return loss, count
 
 
-class Reader(Learner):
+class Learner(Answering):
+    """The stage `instruct`, and learning from one's own data: one loss for a step."""
+
+    def forward(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+        return self.answers(samples)
+
+
+class Reader(Answering):
     """The stage `read`: media are told in words; what learns are the language model and the teller's places."""
 
     def __init__(self, model: VideoLlavaModel, teller: Teller):
@@ -67,10 +74,10 @@ class Reader(Learner):
 
     def forward(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
         embeddings = self.model.language_model.get_input_embeddings().weight
-        return self.answered(samples, lambda words: self.teller(words, embeddings).flatten(0, -2))
+        return self.answers(samples, lambda words: self.teller(words, embeddings).flatten(0, -2))
 
 
-class Projecting(Learner):
+class Projecting(Answering):
     """The stage `project`: descriptions through the frozen language model, and each patch against its own words.
 
     The second loss is the squared distance of a projected patch token from the teller's token, as a share of the
@@ -83,7 +90,7 @@ class Projecting(Learner):
 
     def forward(self, samples: Sequence[Sample], words: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """words: of each sample's medium, as `Told.of` gives them. Returns loss, count and the patches' mean loss."""
-        loss, count = super().forward(samples)
+        loss, count = self.answers(samples)
         features = [_features(item.features) for sample in samples for item in sample.media]
         # CLS has no words, so clips count from their second token on
         seen = torch.cat([f if f.ndim == 2 else f[:, 1:].flatten(0, 1) for f in features])
