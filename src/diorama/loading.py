@@ -7,6 +7,7 @@ from typing import Any
 from diorama.errors import CheckpointError
 
 SYSTEMS = {
+    "is_vit": "diorama.systems.is_vit.pipeline:VisionTransformer",
     "video_llava": "diorama.systems.video_llava.pipeline:VideoLlava",
 }
 """The `system` (or transformers' `model_type`) field of config.json -> its class, imported when asked for."""
