@@ -143,11 +143,11 @@ class SmallVitConfig:
     image_size: int = 32
     patch_size: int = 8
     hidden_size: int = 64
-    num_layers: int = 6
+    num_layers: int = 4
     num_heads: int = 4
     intermediate_size: int = 128
     dropout: float = 0.0
-    steps: int = 1500
+    steps: int = 1000
     batch: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -159,8 +159,8 @@ class SmallVitConfig:
 
 SMALL: Mapping[str, SmallVitConfig] = {
     "digits": SmallVitConfig(),
-    "world": SmallVitConfig(hidden_size=96, intermediate_size=192, steps=3000, images=12_000, flip=True),
-    "folder": SmallVitConfig(hidden_size=96, intermediate_size=192, patch_size=4, dropout=0.1, steps=2000, flip=True),
+    "world": SmallVitConfig(steps=3000, images=8000, flip=True),
+    "folder": SmallVitConfig(patch_size=4, dropout=0.1, steps=2000, flip=True),
 }
 """scikit-learn's digits at 32 x 32; color and shape of one rendered object; one's own folder of classes, for which
 patches are smaller. 17 and 65 tokens."""

@@ -61,6 +61,9 @@ class VisionTransformer:
         self.model: Any = model.to(self.device).eval()
         self.preprocessing, self.labels, self.name = preprocessing, tuple(labels), name
         self.settings, self.record = settings, dict(record or {})
+        if self.labels:
+            self.model.config.id2label = dict(enumerate(self.labels))
+            self.model.config.label2id = {label: index for index, label in enumerate(self.labels)}
 
     @classmethod
     def from_pretrained(
