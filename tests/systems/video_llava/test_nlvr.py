@@ -12,7 +12,7 @@ from PIL import Image
 from diorama.errors import InputError, MediaError
 from diorama.systems.video_llava.benchmark_formats import read_predictions
 from diorama.systems.video_llava.files import read_conversations
-from diorama.systems.video_llava.nlvr import convert_nlvr, question_of, read_nlvr
+from diorama.systems.video_llava.nlvr import convert_nlvr, cut, question_of, read_nlvr
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "own_data_nlvr.py"
 
@@ -48,8 +48,8 @@ def test_a_statement_becomes_a_question_with_its_image(tmp_path, nlvr):
     found = read_conversations(made.train, made.media)
     assert len(found.usable) == 160 and not found.incomplete
     first = found.usable[0]
-    assert first.id == "dev-0-0-1" and first.media[0].path == made.media / "images" / "0" / "dev-0-0-1.png"
-    assert first.turns[0].question == "<image>\nTrue or false: There are 0 black items."
+    assert first.id == "dev-0-0-1" and first.media[0].path == made.media / "boxes" / "dev-0-0-1-left.png"
+    assert first.turns[0].question == "<image><image><image>\nTrue or false: There are 0 black items."
     assert first.turns[0].answer == "true" and found.usable[2].turns[0].answer == "false"
     assert str(made.train_balance) == ("160 items (80 true, 80 false; always saying the more frequent one is right in "
                                        "50.0%), 40 sentences")
@@ -90,8 +90,21 @@ def test_an_unpacked_folder_is_read_where_it_is(tmp_path, nlvr):
     (nlvr / "dev.json").rename(nlvr / "dev" / "dev.json")
     (nlvr / "dev_images.zip").unlink()
     made = convert_nlvr(nlvr, tmp_path / "out", held_out=0)
-    assert made.media == nlvr / "dev" and not (tmp_path / "out" / "images").exists()
+    assert made.media == tmp_path / "out" and not (tmp_path / "out" / "images").exists()
     assert len(read_conversations(made.train, made.media).usable) == 160
+
+
+def test_a_row_is_cut_into_its_three_boxes(tmp_path):
+    row = Image.new("RGBA", (400, 100), (90, 90, 90, 255))
+    for place, color in enumerate(("red", "green", "blue")):
+        row.paste(color, (150 * place, 0, 150 * place + 100, 100))
+    row.save(tmp_path / "row.png")
+    boxes = [Image.open(file.path) for file in cut(tmp_path / "row.png", tmp_path / "boxes")]
+    assert [box.size for box in boxes] == [(100, 100)] * 3
+    assert [box.getcolors()[0][1] for box in boxes] == [(255, 0, 0), (0, 128, 0), (0, 0, 255)]
+    Image.new("RGB", (200, 100)).save(tmp_path / "short.png")
+    with pytest.raises(MediaError, match="does not hold 3 square boxes"):
+        cut(tmp_path / "short.png", tmp_path / "boxes")
 
 
 def test_statements_without_images_are_left_out_and_named(tmp_path, nlvr):
@@ -108,7 +121,7 @@ def test_unpacking_writes_the_split_s_images_only_and_once(tmp_path, nlvr):
             packed.writestr(name, b"x")
     out = tmp_path / "out"
     convert_nlvr(nlvr, out)
-    names = {path.name for path in out.rglob("*") if path.is_file()}
+    names = {path.name for path in out.rglob("*") if path.is_file() and path.parent.name != "boxes"}
     assert len(names) == 162 and all(name.startswith(("dev-", "nlvr_dev_")) for name in names)
     assert not (tmp_path / "evil.png").exists() and not (tmp_path / "dev-1-1-1.png").exists()
     before = (out / "images" / "0" / "dev-0-0-1.png").stat().st_mtime_ns
@@ -198,7 +211,7 @@ def test_the_example_trains_asks_and_scores(tmp_path, nlvr, example, monkeypatch
             return cls()
 
         def show(self, sources):
-            assert len(sources) == 1 and sources[0].is_file()
+            assert len(sources) == 3 and all(source.is_file() for source in sources)
             return self
 
         def ask(self, question):

@@ -26,7 +26,8 @@ from diorama.systems.video_llava.processing import Turn, encode_conversation, pr
 from diorama.systems.video_llava.splice import Kind, Media, Sample, pack_questions
 from diorama.world.captions import caption
 from diorama.world.pool import Pool
-from diorama.world.questions import questions
+from diorama.world.questions import CLIP_KINDS, IMAGE_KINDS, questions
+from diorama.world.questions import Kind as QuestionKind
 from diorama.world.sampling import split_of
 from diorama.world.scene import Scene
 from diorama.world.variation import mirrored
@@ -182,11 +183,11 @@ def seen_once(model: VideoLlavaModel, pool: Prepared, folder: Path) -> Seen:
 class Mixture:
     """How a training step is made up. The paper mixes images and clips at random in every batch (sec. 3.2)."""
 
-    images: int = 10
-    clips: int = 8
+    images: int = 6
+    clips: int = 3
     questions: int = 12
     """Questions packed behind each medium, each as if it were asked alone."""
-    describe: float = 0.1
+    describe: float = 0.05
     """Share of media with a request for a description among their questions."""
 
 
@@ -232,8 +233,11 @@ class Interviewer:
         ]))
 
     def _turns(self, scene: Scene, visible: list[bool], kind: Kind, rng: Random) -> list[Turn]:
+        # what a still shows is learned from images, so clips are mostly asked what only they show
+        kinds: list[QuestionKind] = list(IMAGE_KINDS) if kind == "image" else [*CLIP_KINDS, *rng.sample(IMAGE_KINDS, 3)]
         asked = [] if self.task == "project" else [
-            Turn(q.question, q.answer) for q in questions(scene, rng, n=self.mixture.questions, visible=visible)
+            Turn(q.question, q.answer)
+            for q in questions(scene, rng, n=self.mixture.questions, kinds=kinds, visible=visible)
         ]
         if not asked or rng.random() < self.mixture.describe:
             words = caption(scene, rng, detail="full", visible=visible)

@@ -1,6 +1,8 @@
 """NLVR (Suhr et al. 2017), people's true or false statements about colored shapes, as LLaVA-style training data.
 
 The example of training on data of one's own: `convert_nlvr` writes the two files that training and evaluation read.
+A picture of NLVR is a row of three square boxes, far wider than high; each box becomes an image of its own, since a
+tower sees squares.
 """
 
 import hashlib
@@ -14,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diorama.errors import InputError, MediaError
+from diorama.media.images import load_image
 from diorama.media.writing import written_whole
 from diorama.systems.video_llava.files import Conversation, MediaFile, media_folder, write_conversations
 from diorama.systems.video_llava.json_files import Record, describe, read_each, read_records
 from diorama.systems.video_llava.processing import Turn
 
 QUESTION = "True or false: {statement}."
+BOXES = 3
 PERMUTATIONS = 6
 """Three boxes in a row can stand in six orders; a release holds some of them for each statement."""
 MAX_IMAGE_BYTES = 1_000_000
@@ -102,10 +106,11 @@ def convert_nlvr(folder: Path | str, out: Path | str, *, split: str = "dev", hel
                  permutations: int = PERMUTATIONS) -> Converted:
     """Write nlvr_<split>_train.json and nlvr_<split>_held_out.json into `out`, both LLaVA-style.
 
-    Images come from <split>_images.zip, unpacked into out/images, or from an unpacked images folder beside the list,
-    which is used where it is. About a share `held_out` of the sentences goes to the held-out file, decided by the
-    words alone (SHA-256), so the same sentence is never on both sides; 0 keeps all for training. Training items take
-    up to `permutations` orders of the boxes, for the statements do not depend on it; held-out items take the first.
+    Images come from <split>_images.zip, unpacked into out/images, or from an unpacked images folder beside the list;
+    their boxes are cut out into out/boxes. About a share `held_out` of the sentences goes to the held-out file,
+    decided by the words alone (SHA-256), so the same sentence is never on both sides; 0 keeps all for training.
+    Training items take up to `permutations` orders of the boxes, for the statements do not depend on it; held-out items
+    take the first.
 
     Raises InputError for a share outside [0, 1), a file that is not NLVR's; MediaError when no image is found.
     """
@@ -126,17 +131,42 @@ def convert_nlvr(folder: Path | str, out: Path | str, *, split: str = "dev", hel
         raise InputError(f"{sentences} different sentences cannot be split with a share of {held_out:g} held out. "
                          "Pass another share, or 0 to train on all.")
     paths = [out / f"nlvr_{split}_{part}.json" for part in ("train", "held_out")]
-    write_conversations(paths[0], conversations_of(train, permutations), media)
-    if test:
-        write_conversations(paths[1], conversations_of(test, 1), media)
-    return Converted(paths[0], paths[1] if test else None, media, _balance(train, permutations),
+    for path, part, orders in ((paths[0], train, permutations), (paths[1], test, 1)):
+        if part:
+            write_conversations(path, conversations_of(part, orders, out / "boxes"), out)
+    return Converted(paths[0], paths[1] if test else None, out, _balance(train, permutations),
                      _balance(test, 1) if test else None, tuple(item.id for item in statements if not item.images))
 
 
-def conversations_of(statements: Iterable[Statement], permutations: int) -> list[Conversation]:
-    """A true-or-false question for each statement and each of its first `permutations` images."""
-    return [Conversation(image.path.stem, (Turn(f"<image>\n{question_of(item)}", str(item.is_true).lower()),), (image,))
-            for item in statements for image in item.images[:permutations]]
+def conversations_of(statements: Iterable[Statement], permutations: int, boxes: Path) -> list[Conversation]:
+    """A true-or-false question for each statement and each of its first `permutations` images, whose boxes are cut out
+    into the folder `boxes`."""
+    found = []
+    for item in statements:
+        turn = Turn(f"{'<image>' * BOXES}\n{question_of(item)}", str(item.is_true).lower())
+        paths = [image.path for image in item.images[:permutations]]
+        found += [Conversation(path.stem, (turn,), cut(path, boxes)) for path in paths]
+    return found
+
+
+def cut(picture: Path, boxes: Path) -> tuple[MediaFile, ...]:
+    """The boxes of a picture, from left to right, as files of their own; those that are there already stay.
+
+    Raises MediaError for a picture that is not a row of three squares.
+    """
+    files = tuple(MediaFile("image", boxes / f"{picture.stem}-{place}.png") for place in ("left", "middle", "right"))
+    if all(file.path.is_file() for file in files):
+        return files
+    row = load_image(picture)
+    width, side = row.size
+    if width < BOXES * side:
+        raise MediaError(f"{picture.name} is {width} x {side} pixels, which does not hold {BOXES} square boxes in a "
+                         "row. Pass NLVR's own images.")
+    for place, file in enumerate(files):
+        left = (width - side) * place // (BOXES - 1)
+        with written_whole(file.path) as unfinished:
+            row.crop((left, 0, left + side, side)).save(unfinished, format="PNG")
+    return files
 
 
 def question_of(statement: Statement) -> str:

@@ -60,7 +60,7 @@ FAMILIAR_IMAGES = 4000
 
 IMAGES = PoolConfig(families=8_000, members=4)
 CLIPS = PoolConfig(families=2_400, members=3, frames=8, seed=1_000_000)
-DESCRIBED = Mixture(images=24, clips=12)
+DESCRIBED = Mixture(images=8, clips=4)
 ASKED = Mixture()
 _ALIGNED = RunConfig(learning_rate=5e-3, weight_decay=0.05, betas=(0.9, 0.98), precision="bf16", log_every=20)
 _SPOKEN = RunConfig(weight_decay=0.05, precision="bf16", log_every=20, save_every=100, trainable_only=True)
@@ -85,8 +85,8 @@ class Recipe:
     align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=1000, save_every=100))
     shown_images: int = 40_000
     """Of the images, how many the stages after alignment see; of the clips they see all."""
-    read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2000, learning_rate=4e-3))
-    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=200, learning_rate=4e-3))
+    read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2100, learning_rate=4e-3))
+    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=250, learning_rate=4e-3))
     instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2000, learning_rate=2e-3))
     described: Mixture = DESCRIBED
     mixture: Mixture = ASKED
