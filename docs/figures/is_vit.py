@@ -1,0 +1,107 @@
+"""Draw what the claim of I&S-ViT gave, and put its table and its verdicts into the system's page.
+
+Type: .venv/bin/diorama is-vit reproduce --json > docs/figures/is_vit_claim.json
+      .venv/bin/python docs/figures/is_vit.py
+(writes docs/figures/is_vit_accuracy.svg and what stands between the markers of src/diorama/systems/is_vit/README.md)
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+CLAIM = Path(__file__).with_name("is_vit_claim.json")
+PAGE = ROOT / "src/diorama/systems/is_vit/README.md"
+FIGURE = Path(__file__).with_name("is_vit_accuracy.svg")
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+LEFT, BAR, ROW, TOP = 250, 460, 20, 52
+FILL = {"world": "#2563eb", "digits": "#ea580c", "natural": "#16a34a"}
+
+
+def measured(claim: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Metrics by image set and arm; arms that have an accuracy."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for arm in claim["arms"]:
+        if "accuracy" in arm["metrics"]:
+            name, _, rest = arm["name"].partition(" ")
+            found.setdefault(name, {})[rest] = arm["metrics"]
+    return found
+
+
+def draw(claim: Mapping[str, Any]) -> str:
+    """Bars of accuracy at 3 bits, arm by arm, for every image set, with the float network's as a line."""
+    sets = measured(claim)
+    low = next(arm.split()[0] for arms in sets.values() for arm in arms if arm.startswith("w"))
+    rows = [(name, arm, metrics["accuracy"]) for name, arms in sets.items() for arm, metrics in arms.items()
+            if arm.startswith((f"{low} ", f"injected {low} "))]
+    height = TOP + ROW * (len(rows) + len(sets) - 1) + 34
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 {height}" width="820" height="{height}" '
+        'font-family="system-ui, sans-serif" font-size="12" role="img" aria-label="Accuracy at three bits by arm">',
+        f'<rect width="820" height="{height}" fill="#ffffff"/>',
+        f'<text x="{LEFT}" y="22" font-weight="600">Accuracy at {low}, 95 % intervals over images; the line is '
+        'float32</text>',
+    ]
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        x = LEFT + BAR * share
+        parts.append(f'<line x1="{x}" y1="{TOP - 8}" x2="{x}" y2="{height - 26}" stroke="#e2e8f0"/>')
+        parts.append(f'<text x="{x}" y="{height - 10}" text-anchor="middle" fill="#475569">{share:.0%}</text>')
+    y, before = TOP, rows[0][0]
+    for name, arm, value in rows:
+        y += ROW * (name != before)
+        before = name
+        low_x, high_x = LEFT + BAR * value["low"], LEFT + BAR * value["high"]
+        line = LEFT + BAR * sets[name]["fp32"]["accuracy"]["mean"]
+        parts += [
+            f'<text x="{LEFT - 10}" y="{y + 11}" text-anchor="end">{name}: {arm.replace(f"{low} ", "")}</text>',
+            f'<rect x="{LEFT}" y="{y}" width="{BAR * value["mean"]:.1f}" height="13" fill="{FILL[name]}" '
+            'fill-opacity="0.75"/>',
+            f'<path d="M{low_x:.1f} {y + 6}H{high_x:.1f}M{low_x:.1f} {y + 3}v7M{high_x:.1f} {y + 3}v7" '
+            'stroke="#0f172a" fill="none"/>',
+            f'<path d="M{line:.1f} {y - 3}v{ROW}" stroke="#64748b" stroke-dasharray="3 2"/>',
+            f'<text x="{LEFT + BAR + 12}" y="{y + 11}">{value["mean"]:.1%}</text>',
+        ]
+        y += ROW
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def table(claim: Mapping[str, Any]) -> str:
+    """Accuracy, size and time of every arm, then the checks with their verdicts."""
+    seeds = max(metrics["accuracy"]["seeds"] for arms in measured(claim).values() for metrics in arms.values())
+    lines = [f"`diorama is-vit reproduce`: {seeds} calibration seeds, {claim['seconds']:.0f} s on {claim['device']}. "
+             "Accuracy with 95 % intervals over images, all seeds pooled; bytes of the packed file; time of one image "
+             "in a batch of 64, of the fake-quantised network (the integer path is timed by `benchmarks/is_vit.py`).",
+             "", "| images | arm | accuracy | kB | ms | seconds to make |", "|---|---|---|---|---|---|"]
+    for name, arms in measured(claim).items():
+        for arm, metrics in arms.items():
+            right = metrics["accuracy"]
+            lines.append(f"| {name} | {arm} | {right['mean']:.1%} ({right['low']:.1%} - {right['high']:.1%}) | "
+                         f"{1000 * metrics['MB']['mean']:.0f} | "
+                         f"{metrics['ms an image, fake-quantised']['mean']:.2f} | "
+                         f"{metrics['seconds to make']['mean']:.1f} |")
+    spreads = [f"{arm['name'].partition(':')[0]} {arm['metrics']['ratio']['mean']:.1f}" for arm in claim["arms"]
+               if "ratio" in arm["metrics"]]
+    lines += ["", "Range of the widest channel of a LayerNorm's output over the median channel's, mean over the norms, "
+              f"as trained: {', '.join(spreads)}.", "", "| what the claim says | difference | holds |", "|---|---|---|"]
+    for check in claim["checks"]:
+        lines.append(f"| {check['says']} | {100 * check['difference']:+.1f} points ({100 * check['low']:+.1f} to "
+                     f"{100 * check['high']:+.1f}) | {'yes' if check['holds'] else '**no**'} |")
+    return "\n".join(lines)
+
+
+def page_with(text: str, block: str) -> str:
+    """The page with what stands between its markers replaced."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+
+
+def main() -> None:
+    claim = json.loads(CLAIM.read_text())
+    FIGURE.write_text(draw(claim))
+    PAGE.write_text(page_with(PAGE.read_text(), table(claim)))
+
+
+if __name__ == "__main__":
+    main()
