@@ -9,6 +9,8 @@ from diorama.errors import CheckpointError
 SYSTEMS = {
     "is_vit": "diorama.systems.is_vit.pipeline:VisionTransformer",
     "video_llava": "diorama.systems.video_llava.pipeline:VideoLlava",
+    "diorama_video_llava": "diorama.systems.video_llava.pipeline:VideoLlava",
+    "text_to_image": "diorama.diffusion.text_to_image:TextToImage",
 }
 """The `system` (or transformers' `model_type`) field of config.json -> its class, imported when asked for."""
 
