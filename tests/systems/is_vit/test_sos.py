@@ -93,7 +93,7 @@ def test_frozen_scales_stay(
 
 
 def test_tuning_lowers_the_loss_of_every_unit(pixels: Tensor, tiny: dict[str, Any], fast: QuantiseConfig) -> None:
-    config = replace(fast, iterations=40, learning_rate=1e-3, batch=16)
+    config = replace(fast, iterations=24, learning_rate=1e-3, batch=16)
     _, tuned = sos.quantise(tiny["vit"](), pixels, config)
     assert all(one.last <= one.first * 1.02 for one in tuned)
     assert any(one.last < 0.95 * one.first for one in tuned)
@@ -205,7 +205,8 @@ def test_learned_rounding_starts_at_the_weight_and_ends_on_the_lattice() -> None
     quantiser = UniformQuantiser(4, channels=6, axis=0, include_zero=True, percentiles=(1.0,))
     quantiser.fit(weight)
     rounding = LearnedRounding(weight, quantiser)
-    torch.testing.assert_close(rounding(weight).detach(), weight, atol=2e-3, rtol=0)
+    inside = (quantiser.place(weight) > 0) & (quantiser.place(weight) < 15)
+    torch.testing.assert_close(rounding(weight).detach()[inside], weight[inside], atol=2e-3, rtol=0)
     torch.testing.assert_close(quantiser(rounding.rounded()), rounding.rounded())
     assert ((rounding.rounded() - weight).abs() <= quantiser.scale[:, None] * 1.001).all()
     rounding.alpha.data.fill_(50.0)

@@ -45,7 +45,8 @@ def quantize(
     Parameters
     ----------
     model
-        A shipped miniature, a folder (transformers' or timm's layout), or a hub id.
+        A shipped miniature, a folder (transformers' or timm's layout), or a hub id. Of a Video-LLaVA checkpoint the
+        towers are quantised, and the result is one too (weights alone; its activations stay float).
     bits
         Bits of weights and activations, 2 to 8 each: w3a3, w4a4, w8a8.
     calibration
@@ -80,14 +81,26 @@ def quantize(
         return 0
     from diorama.systems.is_vit.evaluate import file_bytes
     from diorama.systems.is_vit.pipeline import VisionTransformer, quantise_to
+    from diorama.systems.is_vit.towers import holds_towers, quantise_towers
 
     began = time.perf_counter()
+
+    def progress(what: str, done: int, total: int) -> None:
+        note(f"{done}/{total} {what} ({time.perf_counter() - began:.0f} s)")
+
+    if holds_towers(model):
+        towers = quantise_towers(model, out, config, source=calibration, few=few, told=note, progress=progress,
+                                 device=common.device)
+        lines = [f"{out}: a checkpoint of the same system, weights of its towers at {config.weight_bits} bits"]
+        lines += [f"  {name}: {row['bytes'] / 1e6:.2f} MB of codes (float32 {row['float_bytes'] / 1e6:.2f} MB), "
+                  f"{row['images']} images" for name, row in towers.items()]
+        emit({"out": str(out), "bits": config.bits, "towers": towers}, "\n".join(lines), common)
+        return 0
     vit = VisionTransformer.from_pretrained(model, device=common.device)
     before = file_bytes(vit.model)
     pixels = vit.calibration(calibration, config, few=few)
     note(f"calibrating {model} to {config.bits} on {len(pixels)} images")
-    small = quantise_to(out, vit, pixels, config, source=calibration, progress=lambda what, done, total: note(
-        f"{done}/{total} {what} ({time.perf_counter() - began:.0f} s)"))
+    small = quantise_to(out, vit, pixels, config, source=calibration, progress=progress)
     result = {"out": str(out), "bits": config.bits, "images": len(pixels), "bytes": file_bytes(small.model),
               "float_bytes": before, "seconds": round(time.perf_counter() - began, 1)}
     emit(result, f"{out}: {config.bits}, {result['bytes'] / 1e6:.2f} MB (float32 {before / 1e6:.2f} MB), "

@@ -198,18 +198,19 @@ def calibration_pixels(source: str, preprocessing: Preprocessing, count: int, *,
             pixels = preprocessing.normalise(images)
         else:
             pixels = preprocessing([Image.fromarray(one.permute(1, 2, 0).numpy()) for one in images])
-        _check_count(len(pixels), count, batch, source, few, told)
+        check_count(len(pixels), count, batch, source, few, told)
         return pixels
     files = image_files(Path(source))
     if not files:
         raise InputError(f"{source} holds no image ({', '.join(SUFFIXES[:4])} ...), so nothing can be calibrated on. "
                          "Pass a folder of images like those the model will see.")
-    _check_count(min(len(files), count), count, batch, source, few, told)
+    check_count(min(len(files), count), count, batch, source, few, told)
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))[:count]
     return torch.cat([preprocessing([load_image(files[row])]) for row in order.tolist()])
 
 
-def _check_count(found: int, count: int, batch: int, source: str, few: bool, told: Callable[[str], None]) -> None:
+def check_count(found: int, count: int, batch: int, source: str, few: bool, told: Callable[[str], None]) -> None:
+    """Raises InputError for fewer images than a batch unless `few`; `told` hears of fewer than were asked for."""
     if found < batch and not few:
         raise InputError(f"{source} holds {found} image{'s' * (found != 1)}, and a batch takes {batch}; ranges from so "
                          "few mislead. Pass more images, or --few to calibrate with what there is.")

@@ -31,7 +31,7 @@ MOST_SHIFT = 15
 """Probabilities whose levels span more octaves are multiplied as floats."""
 
 Product = Callable[[Tensor, Tensor, int], Tensor]
-"""product(a, b, largest): the float32 nearest to a @ b, for integers a (..., M, K) and b (..., K, N), |a b| <= largest."""
+"""product(a, b, largest): the float32 nearest to a @ b, for integers a (..., M, K), b (..., K, N) and |a b| <= largest."""
 
 
 def integer_product(a: Tensor, b: Tensor, largest: int) -> Tensor:
@@ -235,7 +235,7 @@ def _attend(module: Any, attention: str) -> None:
 
 def _sources(model: nn.Module) -> dict[str, Quantiser]:
     """For every layer that reads a quantised LayerNorm, the quantiser of its output."""
-    sources = {}
+    sources: dict[str, Quantiser] = {}
     for norm, readers in find_structure(model).norms():
         part = model.get_submodule(norm)
         assert isinstance(part, QuantisedNorm) and isinstance(part.output_quantiser, Quantiser)

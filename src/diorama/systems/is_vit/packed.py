@@ -98,8 +98,9 @@ def packed_size(model: nn.Module) -> int:
     for name, module in model.named_modules():
         if isinstance(module, QuantisedLinear | QuantisedPatches):
             del sizes[f"{name}.weight"]
-            assert isinstance(module.weight_quantiser, UniformQuantiser)
-            sizes[f"{name}.codes"] = packed_bytes(module.weight.numel(), module.weight_quantiser.levels.bit_length() - 1)
+            quantiser = module.weight_quantiser
+            assert isinstance(quantiser, UniformQuantiser)
+            sizes[f"{name}.codes"] = packed_bytes(module.weight.numel(), quantiser.levels.bit_length() - 1)
     return sum(sizes.values())
 
 
@@ -130,7 +131,7 @@ def is_packed(folder: str | Path) -> bool:
 
 
 def read_packed_config(folder: str | Path) -> dict[str, Any]:
-    """config.json of a packed checkpoint, checked. Raises CheckpointError if it is none, of another format, or changed."""
+    """config.json of a packed checkpoint, checked. Raises CheckpointError if it is none, of another format or changed."""
     content = read_config(folder)
     found = content.get(FIELD)
     if not isinstance(found, dict) or found.get("quant_method") != METHOD:
