@@ -96,10 +96,8 @@ class TextToImage:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of what is diffused."""
-        if self.autoencoder is None:
-            return (3, self.image_size, self.image_size)
-        side = self.image_size // 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
-        return (self.autoencoder.config.latent_channels, side, side)
+        config = self.network.config
+        return (config.in_channels, config.sample_size, config.sample_size)
 
     @torch.no_grad()
     def to_latents(self, pixels: Tensor) -> Tensor:
@@ -283,4 +281,4 @@ def _tower_config(tower: nn.Module) -> dict[str, Any]:
 
 def _plain(config: Any) -> dict[str, Any]:
     """A diffusers config as JSON values, without what it notes about itself."""
-    return {k: v for k, v in json.loads(json.dumps(dict(config))).items() if not k.startswith("_")}
+    return json.loads(json.dumps({k: v for k, v in dict(config).items() if not k.startswith("_")}))

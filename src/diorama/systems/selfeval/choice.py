@@ -21,9 +21,6 @@ from diorama.systems.selfeval.config import Elimination, Estimator
 from diorama.systems.selfeval.elimination import eliminate
 from diorama.systems.selfeval.estimators import ROWS, Denoise, examine, score, score_calls
 
-ITEMS_AT_ONCE = 32
-"""Items whose noisy states are held together."""
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -97,8 +94,9 @@ def choose(denoise: Denoise, clean: Tensor, schedule: Schedule, condition: Condi
     names = list(range(len(clean))) if numbers is None else list(numbers)
     found: list[Choice] = []
     first = 0
-    for start in range(0, len(clean), ITEMS_AT_ONCE):
-        part = slice(start, start + ITEMS_AT_ONCE)
+    together = max(rows // 2, 1)  # items whose noisy states are held at once, enough to fill batches as captions leave
+    for start in range(0, len(clean), together):
+        part = slice(start, start + together)
         some = counts[part]
         told = condition.rows(range(first, first + sum(some)))
         first += sum(some)

@@ -22,15 +22,15 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature for one way of estimating, the items it was fitted on, and how well it does there."""
+    """A temperature for one way of estimating, how many items it was fitted on, and how well it does on others."""
 
     how: str
     temperature: float
     items: int
     negative_log_likelihood: float
-    """Nats an item at this temperature."""
+    """Nats an item at this temperature, on the items it was fitted on."""
     calibration_error: float
-    """Mean gap between confidence and accuracy over ten bins of confidence (Guo et al. 2017)."""
+    """Mean gap between confidence and accuracy over ten bins of confidence (Guo et al. 2017), on other items."""
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -46,8 +46,16 @@ class Calibration:
                              "Pass the calibration.json that `diorama selfeval evaluate` leaves in --out.") from error
 
 
-def fit_temperature(choices: Sequence[Choice], answers: Sequence[int], how: str) -> Calibration:
-    """The temperature with the least negative log likelihood of the answers (Guo et al. 2017, section 4.2).
+def calibrate(choices: Sequence[Choice], answers: Sequence[int], how: str) -> Calibration:
+    """A temperature fitted on every other item and judged on the rest; with fewer than two, on the one there is."""
+    temperature, loss = fit_temperature(choices[::2], answers[::2])
+    others = slice(1, None, 2) if len(choices) > 1 else slice(None)
+    error = calibration_error(choices[others], answers[others], temperature)
+    return Calibration(how, temperature, len(choices[::2]), loss, error)
+
+
+def fit_temperature(choices: Sequence[Choice], answers: Sequence[int]) -> tuple[float, float]:
+    """The temperature with the least negative log likelihood of the answers, and that (Guo et al. 2017, section 4.2).
 
     Golden-section search over its logarithm. Raises InputError for no items.
     """
@@ -72,8 +80,7 @@ def fit_temperature(choices: Sequence[Choice], answers: Sequence[int], how: str)
             right = low + GOLDEN * (high - low)
             at_right = loss(right)
     best = (low + high) / 2
-    temperature = math.exp(best)
-    return Calibration(how, temperature, len(choices), loss(best), calibration_error(choices, answers, temperature))
+    return math.exp(best), loss(best)
 
 
 def _log_probability(choice: Choice, answer: int, temperature: float) -> float:

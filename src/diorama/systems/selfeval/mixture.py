@@ -7,6 +7,7 @@ estimator can be held against Bayes here, and a claim about estimators against t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ NOTHING = CAPTIONS
 
 @dataclass(frozen=True)
 class Mixture:
-    """means (K + 1, J, 64) float64 and deviations (J,) of every caption's components; the last row is no caption."""
+    """means (K, J, 64) and deviations (J,) of every caption's components, float64. Values and x are float64 too."""
 
     means: Tensor
     deviations: Tensor
@@ -54,34 +55,32 @@ class Mixture:
     def denoise(self, x: Tensor, index: Tensor, condition: Condition) -> Denoised:
         """The exact posterior mean of the clean value, for x (B, 64)."""
         captions = condition.tokens[:, 0, 0].long()
-        signal, noise = self.schedule.at(index, x.double())
-        total = signal**2 * self._spread(captions) ** 2 + noise**2
-        shares = self._logits(x, signal, noise, captions).softmax(1)  # (B, J)
-        gain = signal * self._spread(captions) ** 2 / total
-        pulled = (shares * (1 - signal * gain)).unsqueeze(1) @ self._of(captions)
-        clean = (shares * gain).sum(1, keepdim=True) * x + pulled.squeeze(1)
+        signal, noise = self.schedule.at(index, x)
+        shares = self._logits(x, signal, noise, captions).softmax(1)  # (B, K J)
+        gain = signal * self._all_deviations**2 / (signal**2 * self._all_deviations**2 + noise**2)
+        clean = (shares * (1 - signal * gain)) @ self._all_means + (shares * gain).sum(1, keepdim=True) * x
         return Denoised(clean, (x - signal * clean) / noise)
 
-    def _of(self, captions: Tensor) -> Tensor:
-        return self._table()[0][captions]
+    @cached_property
+    def _all_means(self) -> Tensor:
+        return self.means.flatten(0, 1)  # (K J, 64)
 
-    def _spread(self, captions: Tensor) -> Tensor:
-        return self._table()[1][captions]
+    @cached_property
+    def _all_deviations(self) -> Tensor:
+        return self.deviations.repeat(CAPTIONS)
 
-    def _table(self) -> tuple[Tensor, Tensor]:
-        """Means (K + 1, K J, 64) and deviations, a caption's own components repeated to as many as no caption has."""
-        own = self.means.repeat(1, CAPTIONS, 1)
-        everything = self.means.flatten(0, 1).unsqueeze(0)
-        return torch.cat([own, everything]), self.deviations.repeat(CAPTIONS).expand(CAPTIONS + 1, -1)
+    @cached_property
+    def _log_weights(self) -> Tensor:
+        """log of each component's weight given each caption, (K + 1, K J)."""
+        own = torch.eye(CAPTIONS, dtype=torch.float64).repeat_interleave(COMPONENTS, 1) / COMPONENTS
+        return torch.cat([own, torch.full((1, CAPTIONS * COMPONENTS), 1 / (CAPTIONS * COMPONENTS))]).log()
 
     def _logits(self, x: Tensor, signal: Tensor, noise: Tensor, captions: Tensor) -> Tensor:
         """log of weight times density of each component at a time, (B, K J)."""
-        means, deviations = self._of(captions), self._spread(captions)
-        total = signal**2 * deviations**2 + noise**2
-        across = (means @ x.double().unsqueeze(2)).squeeze(2)
-        squared = x.double().pow(2).sum(1, keepdim=True) - 2 * signal * across + signal**2 * means.pow(2).sum(2)
-        count = torch.tensor(float(means.shape[1]), dtype=torch.float64)
-        return -0.5 * (squared / total + VALUES * torch.log(2 * torch.pi * total)) - count.log()
+        total = signal**2 * self._all_deviations**2 + noise**2
+        squared = x.pow(2).sum(1, keepdim=True) - 2 * signal * (x @ self._all_means.T)
+        squared = squared + signal**2 * self._all_means.pow(2).sum(1)
+        return self._log_weights[captions] - 0.5 * (squared / total + VALUES * torch.log(2 * torch.pi * total))
 
 
 def mixture(schedule: Schedule, seed: int = 0) -> Mixture:
@@ -90,10 +89,3 @@ def mixture(schedule: Schedule, seed: int = 0) -> Mixture:
     shared = torch.randn(COMPONENTS, VALUES, generator=generator, dtype=torch.float64)
     shifts = torch.randn(CAPTIONS, 1, VALUES, generator=generator, dtype=torch.float64) * SHIFT
     return Mixture(shared + shifts, torch.linspace(*DEVIATIONS, COMPONENTS, dtype=torch.float64), schedule)
-
-
-def perturbed(world: Mixture, size: float, seed: int) -> Mixture:
-    """A model that has learned slightly wrong means."""
-    generator = torch.Generator().manual_seed(seed)
-    wrong = torch.randn(world.means.shape, generator=generator, dtype=torch.float64) * size
-    return Mixture(world.means + wrong, world.deviations, world.schedule)

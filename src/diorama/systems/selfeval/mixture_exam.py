@@ -1,0 +1,96 @@
+"""Examinations of the closed-form mixture: what each estimator makes of a perfect model, beside Bayes' own answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diorama.diffusion import schedules
+from diorama.diffusion.schedules import Schedule
+from diorama.systems.selfeval.choice import choose
+from diorama.systems.selfeval.config import Elimination, Estimator
+from diorama.systems.selfeval.estimators import score
+from diorama.systems.selfeval.evaluate import PairResult, pair_result
+from diorama.systems.selfeval.mixture import CAPTIONS, NOTHING, Mixture, mixture
+
+ROWS = 4096
+"""Rows at once: a closed form has no network to overflow."""
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Values drawn from a mixture, the caption of each, and the model that examines them."""
+
+    model: Mixture
+    clean: Tensor
+    answers: Tensor
+
+    @classmethod
+    def make(cls, count: int, seed: int, schedule: Schedule | None = None) -> Toy:
+        """`count` values of a mixture on the stock schedule of latent diffusion."""
+        world = mixture(schedule or schedules.scaled_linear(), seed)
+        clean, answers = world.draw(count, seed + 1)
+        return cls(world, clean, answers)
+
+    @property
+    def exact(self) -> Tensor:
+        """log p(value | caption), (I, K)."""
+        return torch.stack([self.model.log_density(self.clean, caption) for caption in range(CAPTIONS)], 1)
+
+    @property
+    def bayes(self) -> np.ndarray:
+        """1 where the exact likelihood chooses right, (I,)."""
+        return (self.exact.argmax(1) == self.answers).double().numpy()
+
+    def rows(self) -> tuple[list[int], Tensor]:
+        """Every value with every caption: the item and the caption of each row."""
+        items = [item for item in range(len(self.clean)) for _ in range(CAPTIONS)]
+        return items, torch.arange(CAPTIONS).repeat(len(self.clean))
+
+
+def toy_scores(toy: Toy, how: Estimator, *, seed: int = 0, shared: bool = True) -> Tensor:
+    """Scores (I, K) of every caption; `shared=False` gives each caption noise of its own, to show what that costs."""
+    items, captions = toy.rows()
+    if shared:
+        totals = score(toy.model.denoise, toy.clean, toy.model.schedule, toy.model.conditions(captions), items, how,
+                       seed=seed, rows=ROWS).totals
+        return totals.view(-1, CAPTIONS)
+    apart = toy.clean[items]
+    return score(toy.model.denoise, apart, toy.model.schedule, toy.model.conditions(captions),
+                 list(range(len(apart))), how, seed=seed, rows=ROWS).totals.view(-1, CAPTIONS)
+
+
+def toy_credit(toy: Toy, how: Estimator, *, seed: int = 0, shared: bool = True) -> np.ndarray:
+    """1 where the estimator chooses right, (I,)."""
+    return (toy_scores(toy, how, seed=seed, shared=shared).argmax(1) == toy.answers).double().numpy()
+
+
+def toy_elimination(toy: Toy, how: Elimination, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Credit and mean calls a caption of each value, (I,) each."""
+    _, captions = toy.rows()
+    choices = choose(toy.model.denoise, toy.clean, toy.model.schedule, toy.model.conditions(captions),
+                     [CAPTIONS] * len(toy.clean), how, seed=seed, rows=ROWS)
+    credit = np.array([c.credit(int(a)) for c, a in zip(choices, toy.answers, strict=True)])
+    return credit, np.array([np.mean(c.calls) for c in choices])
+
+
+def toy_pairs(count: int, how: Estimator | None, *, seed: int = 0) -> tuple[PairResult, PairResult]:
+    """Pairs of values of two captions, scored raw and less log p(value); how None takes the exact likelihoods."""
+    world = mixture(schedules.scaled_linear(), seed)
+    generator = torch.Generator().manual_seed(seed + 2)
+    captions = torch.stack([torch.randperm(CAPTIONS, generator=generator)[:2] for _ in range(count)])
+    clean = world.draw_of(captions.flatten(), generator)  # (2P, 64): values 2p and 2p + 1 of pair p
+    told = torch.cat([captions.repeat_interleave(2, 0), torch.full((2 * count, 1), NOTHING)], 1)  # (2P, 3)
+    if how is None:
+        exact = torch.stack([world.log_density(clean, caption) for caption in range(CAPTIONS + 1)], 1)
+        totals = exact.gather(1, told)
+    else:
+        found = score(world.denoise, clean, world.schedule, world.conditions(told.flatten()),
+                      [value for value in range(2 * count) for _ in range(3)], how,
+                      numbers=[value // 2 for value in range(2 * count)], seed=seed, rows=ROWS)
+        totals = found.totals.view(-1, 3) + found.prior.unsqueeze(1)
+    totals = totals.view(count, 2, 3)
+    return pair_result(totals[:, :, :2]), pair_result(totals[:, :, :2] - totals[:, :, 2:])
