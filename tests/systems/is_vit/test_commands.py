@@ -79,7 +79,7 @@ def test_bad_input_of_quantize(
     assert "iterations is 0" in refused(["is-vit", "quantize", model, "--iterations", "0", "--calibration", images],
                                         capsys)
     assert "4 stages" in refused([*base, "--stages", "4"], capsys)
-    assert "neither a shipped miniature nor a folder" in refused(["is-vit", "quantize", "is-vit-wrld"], capsys)
+    assert "is no folder" in refused(["is-vit", "quantize", "./nowhere"], capsys)
     assert not (tmp_path / "small").exists()
 
 

@@ -15,7 +15,7 @@ from diorama.systems.is_vit.reproduce import Found, Sizes, accuracy, difference,
 from diorama.systems.is_vit.sos import quantise
 from diorama.systems.is_vit.structure import find_structure
 
-SMALLEST = Sizes(bits=("w3a3",), images=16, range_images=8, batch=8, iterations=2, examined=20, ablations=True)
+SMALLEST = Sizes(bits=("w3a3",), images=16, range_images=8, batch=8, iterations=1, examined=20, ablations=True)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_differences_pair_images_and_seeds() -> None:
         good.right.append(right)
         bad.right.append(right & (np.arange(200) % 10 > 0))
     gap = difference(good, bad)
-    assert gap.n == 200 and 0.04 < gap.low < gap.mean < gap.high < 0.12
+    assert gap.n == 200 and 0.04 < gap.low < gap.mean < gap.high < 0.13
     assert accuracy(good).mean - accuracy(bad).mean == pytest.approx(gap.mean)
 
 

@@ -160,10 +160,9 @@ class SmallVitConfig:
 SMALL: Mapping[str, SmallVitConfig] = {
     "digits": SmallVitConfig(),
     "world": SmallVitConfig(steps=3000, images=8000, flip=True),
-    "folder": SmallVitConfig(patch_size=4, dropout=0.1, steps=2000, flip=True),
+    "folder": SmallVitConfig(dropout=0.1, steps=2000, flip=True),
 }
-"""scikit-learn's digits at 32 x 32; color and shape of one rendered object; one's own folder of classes, for which
-patches are smaller. 17 and 65 tokens."""
+"""scikit-learn's digits at 32 x 32; color and shape of one rendered object; one's own folder of classes."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
