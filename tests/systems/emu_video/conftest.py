@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from diorama.diffusion.text import Condition
+from diorama.diffusion.text_to_image import MiniatureConfig, TextToImage, build_miniature
+from diorama.systems.emu_video.data import Clips
 
 
 def tiny_unet(in_channels: int = 4) -> UNet2DConditionModel:
@@ -40,6 +43,11 @@ def backbone(request: pytest.FixtureRequest) -> nn.Module:
     return BACKBONES[request.param]()
 
 
+@pytest.fixture
+def unet() -> UNet2DConditionModel:
+    return tiny_unet()
+
+
 class Inputs:
     """Noisy clips with times and text, (B, T, C, H, W)."""
 
@@ -63,3 +71,30 @@ class Inputs:
 @pytest.fixture
 def inputs() -> Inputs:
     return Inputs()
+
+
+WORDS = ("a", "red", "blue", "cube", "sphere", "moves", "left", "right", "stays", "still")
+
+
+def tiny_base(size: int = 16) -> TextToImage:
+    """A text-to-image model of pixels with random weights, in which every part matters."""
+    torch.manual_seed(0)
+    config = MiniatureConfig(image_size=size, latent=False, tokens=4, width=32, layers=2, head_width=16, text_width=32,
+                             text_layers=1, words=16)
+    base = build_miniature(config, words=WORDS, device="cpu")
+    with torch.no_grad():
+        base.network.proj_out.weight.normal_(std=0.2)
+    return base
+
+
+@pytest.fixture(scope="session")
+def base() -> TextToImage:
+    return tiny_base()
+
+
+@pytest.fixture(scope="session")
+def clips() -> Clips:
+    """Eight noisy clips of four frames, 16 x 16."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (8, 4, 3, 16, 16), dtype=np.uint8)
+    return Clips(pixels, [["a red cube moves left", "a red cube"]] * 4 + [["a blue sphere stays still"]] * 4, 4.0)

@@ -157,6 +157,10 @@ class EmuVideoConfig:
     role: Literal["video", "interpolator"] = "video"
     image_base: str | None = None
     """The image model's name or folder where its weights are not in this checkpoint."""
+    layout: Literal["emu", "motion-adapter", "unet3d"] = "emu"
+    """Which layers over time: the paper's, AnimateDiff's, or ModelScope's."""
+    layout_config: dict[str, Any] | None = None
+    """diffusers' config of a public layout's layers."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
