@@ -101,10 +101,10 @@ def quantize(
     pixels = vit.calibration(calibration, config, few=few)
     note(f"calibrating {model} to {config.bits} on {len(pixels)} images")
     small = quantise_to(out, vit, pixels, config, source=calibration, progress=progress)
-    result = {"out": str(out), "bits": config.bits, "images": len(pixels), "bytes": file_bytes(small.model),
-              "float_bytes": before, "seconds": round(time.perf_counter() - began, 1)}
-    emit(result, f"{out}: {config.bits}, {result['bytes'] / 1e6:.2f} MB (float32 {before / 1e6:.2f} MB), "
-         f"{result['seconds']} s", common)
+    after, seconds = file_bytes(small.model), time.perf_counter() - began
+    emit({"out": str(out), "bits": config.bits, "images": len(pixels), "bytes": after, "float_bytes": before,
+          "seconds": round(seconds, 1)},
+         f"{out}: {config.bits}, {after / 1e6:.2f} MB (float32 {before / 1e6:.2f} MB), {seconds:.1f} s", common)
     return 0
 
 
@@ -183,10 +183,10 @@ def evaluate(
     examined = named_set(data, "test", images, vit.preprocessing.size, vit.labels)
     right = accuracy(vit.model, vit.preprocessing, examined)
     pixels = vit.preprocessing.normalise(examined.images[:64]).to(vit.device)
-    result = {"weights": weights, "data": data, "accuracy": asdict(right), "bytes": file_bytes(vit.model),
-              "milliseconds": milliseconds(vit.model, pixels)}
-    emit(result, f"{weights} on {data}: {right.mean:.1%} ({right.low:.1%} - {right.high:.1%}, n {right.n}), "
-         f"{result['bytes'] / 1e6:.2f} MB, {result['milliseconds']:.2f} ms an image", common)
+    size, taken = file_bytes(vit.model), milliseconds(vit.model, pixels)
+    emit({"weights": weights, "data": data, "accuracy": asdict(right), "bytes": size, "milliseconds": taken},
+         f"{weights} on {data}: {right.mean:.1%} ({right.low:.1%} - {right.high:.1%}, n {right.n}), "
+         f"{size / 1e6:.2f} MB, {taken:.2f} ms an image", common)
     return 0
 
 

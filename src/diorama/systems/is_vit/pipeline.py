@@ -53,7 +53,7 @@ class VisionTransformer:
     settings: how it was quantised; None for a float model. record: what it was calibrated on.
     """
 
-    def __init__(self, model: nn.Module, preprocessing: Preprocessing, labels: Sequence[str], *, name: str,
+    def __init__(self, model: Any, preprocessing: Preprocessing, labels: Sequence[str], *, name: str,
                  settings: QuantiseConfig | None = None, record: Mapping[str, Any] | None = None,
                  device: str = "auto"):
         kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

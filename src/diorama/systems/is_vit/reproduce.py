@@ -24,7 +24,7 @@ from diorama.metrics import Interval, bootstrap, paired_difference
 from diorama.metrics.claims import Arm, Check, Claim, Published
 from diorama.systems.is_vit import sos
 from diorama.systems.is_vit.config import PRESETS, SMALL, QuantiseConfig
-from diorama.systems.is_vit.data import Labelled, named_set
+from diorama.systems.is_vit.data import Labelled, labelled_folder, named_set
 from diorama.systems.is_vit.evaluate import (
     channel_spread,
     file_bytes,
@@ -114,15 +114,15 @@ def subjects(sizes: Sizes, out: Path, natural: Path | None, quick: bool, progres
             continue
         vit = VisionTransformer.from_pretrained(f"is-vit-{name}", device="cpu")
         try:
-            yield name, vit, *(named_set(name, part, sizes.images if part == "train" else sizes.examined,
-                                         vit.preprocessing.size) for part in ("train", "test"))
+            yield (name, vit, named_set(name, "train", sizes.images, vit.preprocessing.size),
+                   named_set(name, "test", sizes.examined, vit.preprocessing.size))
         except MissingExtra as error:
             progress(f"is-vit: without the digits: {error}")
     if natural is not None:
         folder, _ = train_small(str(natural), SMALL["folder"], out / "natural", name="natural", device="cpu")
         vit = VisionTransformer.from_pretrained(folder, device="cpu")
-        yield "natural", vit, *(named_set(str(natural / part), part, sizes.examined, vit.preprocessing.size, vit.labels)
-                                for part in ("train", "test"))
+        train_part, test_part = (labelled_folder(natural / part, vit.preprocessing.size) for part in ("train", "test"))
+        yield "natural", vit, train_part, test_part
 
 
 def _pixels(vit: VisionTransformer, data: Labelled, count: int, *, seed: int) -> Tensor:
