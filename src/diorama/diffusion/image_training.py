@@ -100,7 +100,7 @@ def train_autoencoder(pictures: Pictures, recipe: Recipe, out: Path, *, seed: in
     for some in run.batches(batch):
         losses, squared = run.model(**some)
         run.step(losses.sum(), len(losses), {"squared_error": squared.mean()})
-    standardise(model, torch.from_numpy(pictures.pixels[:2048]))
+    standardise(model, torch.from_numpy(np.array(pictures.pixels[:2048])))
     model.eval().save_pretrained(out / "model")
     return model
 

@@ -62,13 +62,17 @@ def test_aro_order_clevr_and_tifa(tmp_path: Path) -> None:
         ("attribute", ("true", "false"), 0), ("attribute", ("t", "f"), 0)]
     with pytest.raises(InputError, match="names no CLEVR task"):
         read_items(written(tmp_path / "unknown.json", {"c.png": [["true", "false"]]}))
-    base = {"caption": "A red bus near two dogs", "coco_val_id": "42", "id": "coco_1"}
+    base = {"caption": "A red bus near two dogs", "id": "coco_1"}
     tifa = written(tmp_path / "tifa.json", [
         {**base, "element_type": "color", "choices": ["blue", "red"], "answer": "red"},
         {**base, "element_type": "counting", "choices": ["one", "two"], "answer": "two"},
         {**base, "element_type": "animal", "choices": ["dogs", "cats"], "answer": "dogs"},
         {**base, "element_type": "color", "choices": ["yes", "no"], "answer": "yes"},
     ])
+    with pytest.raises(InputError, match="no text inputs lie beside it"):
+        read_items(tifa)
+    written(tmp_path / "tifa_v1.0_text_inputs.json", [{"id": "coco_1", "caption": "A", "coco_val_id": "42"},
+                                                      {"id": "drawbench_1", "caption": "B"}])
     found = read_items(tifa)
     assert [(i.task, i.options[i.answer]) for i in found] == [("color", base["caption"]), ("count", base["caption"])]
     assert found[0].options[0] == "A blue bus near two dogs" and found[0].image.name == "000000000042.jpg"
@@ -118,3 +122,10 @@ def test_the_worlds_pairs_have_the_same_words_in_both_captions() -> None:
         first, second = (sorted(w for w in split_words(c) if w not in ("a", "an")) for c in pair.captions)
         assert first == second and pair.captions[0] != pair.captions[1]
         assert not np.array_equal(*pair.images)
+
+
+def test_tifas_own_sample_is_read(shared_data: Path) -> None:
+    """Its only COCO caption has one question whose answer is a word of it: "gray", "white" or the like."""
+    found = read_items(shared_data / "t2i_t2v_prompts" / "tifa" / "sample" / "sample_question_answers.json")
+    assert found and all(item.image.name == "000000380711.jpg" for item in found)
+    assert all(len(item.options) > 1 and "surfer" in item.options[item.answer] for item in found)

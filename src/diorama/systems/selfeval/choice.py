@@ -101,8 +101,11 @@ def choose(denoise: Denoise, clean: Tensor, schedule: Schedule, condition: Condi
         told = condition.rows(range(first, first + sum(some)))
         first += sum(some)
         groups = grouped(told, some)
-        pick = _eliminated if isinstance(how, Elimination) else _scored
-        found += pick(denoise, clean[part], schedule, told.rows(groups.rows), groups, how, names[part], seed, rows)
+        rest = (denoise, clean[part], schedule, told.rows(groups.rows), groups)
+        if isinstance(how, Elimination):
+            found += _eliminated(*rest, how, names[part], seed, rows)
+        else:
+            found += _scored(*rest, how, names[part], seed, rows)
     return found
 
 

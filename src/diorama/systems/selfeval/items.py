@@ -85,8 +85,9 @@ def read_items(path: Path, images: Path | None = None) -> list[Item]:
 
     Layouts, told by content: JSONL {"image", "options", "answer", "task", "chance"}; ARO's list of {"image_path",
     "true_caption", "false_caption", "bbox_x" ...} or {"image_path", "caption_options"} (the first is true); CLEVR's
-    {image: [[true, false], ...]}, the task by the file's name; TIFA's question-answer list of {"caption", "choices",
-    "answer", "element_type", "coco_val_id"}. Raises InputError naming the line or entry that cannot be used.
+    {image: [[true, false], ...]}, the task by the file's name; TIFA's question-answer list of {"id", "caption",
+    "choices", "answer", "element_type", "coco_val_id"}; where that number is absent, the text inputs beside the file
+    name the COCO pictures. Raises InputError naming the line or entry that cannot be used.
     """
     folder = images or path.parent
     content = _read(path)
@@ -97,7 +98,8 @@ def read_items(path: Path, images: Path | None = None) -> list[Item]:
     elif content and "caption_options" in content[0]:
         found = [_options(entry, number, path, folder) for number, entry in enumerate(content)]
     elif content and "element_type" in content[0]:
-        found = [item for entry in content for item in _tifa(entry, folder)]
+        pictures = _coco_pictures(path, content)
+        found = [item for entry in content for item in _tifa(entry, folder, pictures)]
     else:
         found = [_own(entry, number, path, folder) for number, entry in enumerate(content)]
     if not found:
@@ -202,20 +204,30 @@ def _clevr(content: dict[str, Any], path: Path, folder: Path) -> Iterable[Item]:
             yield Item(_file(folder, name), (true, false), 0, task, 0.5)
 
 
-def _tifa(entry: dict[str, Any], folder: Path) -> list[Item]:
+def _coco_pictures(path: Path, content: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """COCO's picture number of each TIFA caption, from the questions or the text inputs published beside them."""
+    found = {str(entry["id"]): int(entry["coco_val_id"]) for entry in content if entry.get("coco_val_id")}
+    for inputs in sorted(path.parent.glob("*text_inputs*.json")):
+        found |= {str(entry["id"]): int(entry["coco_val_id"]) for entry in _read(inputs) if entry.get("coco_val_id")}
+    if not found:
+        raise InputError(f"{path} speaks of COCO's pictures by caption, and no text inputs lie beside it to say which. "
+                         "Put tifa_v1.0_text_inputs.json into the same folder.")
+    return found
+
+
+def _tifa(entry: dict[str, Any], folder: Path, pictures: dict[str, int]) -> list[Item]:
     """A TIFA question as captions: each choice put where the right answer stands in the caption (paper, section 4).
 
     Questions of other kinds, without a COCO picture, or whose answer is no word of the caption give no item.
     """
-    task = TIFA_TASKS.get(str(entry.get("element_type")))
+    task, picture = TIFA_TASKS.get(str(entry.get("element_type"))), pictures.get(str(entry.get("id")))
     answer, caption = str(entry.get("answer", "")), str(entry.get("caption", ""))
     choices = [str(choice) for choice in entry.get("choices", [])]
     place = re.search(rf"\b{re.escape(answer)}\b", caption, re.IGNORECASE) if answer else None
-    if task is None or place is None or answer not in choices or len(choices) < 2 or not entry.get("coco_val_id"):
+    if task is None or picture is None or place is None or answer not in choices or len(choices) < 2:
         return []
     options = tuple(caption[: place.start()] + choice + caption[place.end():] for choice in choices)
-    name = f"{int(entry['coco_val_id']):012d}.jpg"
-    return [Item(_file(folder, name), options, choices.index(answer), task, 1 / len(options))]
+    return [Item(_file(folder, f"{picture:012d}.jpg"), options, choices.index(answer), task, 1 / len(options))]
 
 
 def _file(folder: Path, name: str) -> Path:
