@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from diorama.cli import main
 from diorama.media.images import save_image
+from diorama.systems.is_vit.commands import Recipe
+from diorama.systems.is_vit.config import PRESETS
 from diorama.systems.is_vit.data import Preprocessing
 from diorama.systems.is_vit.pipeline import VisionTransformer
 
@@ -26,6 +28,10 @@ def images(tmp_path: Path) -> str:
     for index in range(10):
         save_image(tmp_path / "images" / f"{index}.png", rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
     return str(tmp_path / "images")
+
+
+def test_every_recipe_can_be_named() -> None:
+    assert get_args(Recipe) == tuple(PRESETS)
 
 
 QUICK = ["--batch", "4", "--images", "8", "--iterations", "3"]

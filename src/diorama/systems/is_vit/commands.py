@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 
 from diorama.console import Common, emit, note
 from diorama.errors import InputError
-from diorama.systems.is_vit.config import PRESETS, SMALL, QuantiseConfig, Softmax, preset
+from diorama.systems.is_vit.config import SMALL, QuantiseConfig, Softmax, preset
 
 app = App(name="is-vit", help="Quantises vision transformers to 3-8 bits after training (I&S-ViT, arXiv 2311.10126).")
 
@@ -284,6 +284,3 @@ def reproduce(
     else:
         print_claims([claim])
     return claim.exit_code
-
-
-assert set(Recipe.__args__) == set(PRESETS)  # type: ignore[attr-defined]

@@ -7,7 +7,9 @@ steps (one_stage, brecq and qdrop take those of both stages at once). Nothing is
 from __future__ import annotations
 
 import copy
+import os
 import time
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from diorama.checkpoints import replaced_folder
 from diorama.console import note
 from diorama.errors import MissingExtra
 from diorama.metrics import Interval, bootstrap, paired_difference
@@ -89,7 +92,8 @@ def reproduce(*, quick: bool = False, seeds: Sequence[int] = FULL_SEEDS, out: Pa
     """Measure the claim on the world and, where scikit-learn is there, on its digits; `quick` takes under a minute.
 
     natural: a folder with train/<class> and test/<class>, on which a ViT is trained first (in `out`) and then treated
-    likewise. Times are of one CPU process as it runs, beside whatever else does.
+    likewise; without it, the pictures of DIORAMA_DATA where that is set. Times are of one CPU process as it runs,
+    beside whatever else does.
     """
     began = time.monotonic()
     sizes = sizes or (QUICK if quick else Sizes())
@@ -118,11 +122,24 @@ def subjects(sizes: Sizes, out: Path, natural: Path | None, quick: bool, progres
                    named_set(name, "test", sizes.examined, vit.preprocessing.size))
         except MissingExtra as error:
             progress(f"is-vit: without the digits: {error}")
+    natural = natural if quick else natural or shared_pictures(out)
     if natural is not None:
         folder, _ = train_small(str(natural), SMALL["folder"], out / "natural", name="natural", device="cpu")
         vit = VisionTransformer.from_pretrained(folder, device="cpu")
         train_part, test_part = (labelled_folder(natural / part, vit.preprocessing.size) for part in ("train", "test"))
         yield "natural", vit, train_part, test_part
+
+
+def shared_pictures(out: Path) -> Path | None:
+    """The natural pictures of the folder that DIORAMA_DATA names (a sample of CIFAR-10), unpacked into `out`."""
+    archive = Path(os.environ.get("DIORAMA_DATA", "")) / "images/cifar10_jpeg/cifar10.zip"
+    if "DIORAMA_DATA" not in os.environ or not archive.is_file():
+        return None
+    folder = out / "pictures"
+    if not folder.is_dir():
+        with replaced_folder(folder) as fresh, zipfile.ZipFile(archive) as content:
+            content.extractall(fresh)
+    return folder
 
 
 def _pixels(vit: VisionTransformer, data: Labelled, count: int, *, seed: int) -> Tensor:
