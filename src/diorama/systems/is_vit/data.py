@@ -21,7 +21,8 @@ from diorama.console import note
 from diorama.errors import InputError, MissingExtra
 from diorama.media.images import load_image
 from diorama.media.resizing import Interpolation, center_crop, resize, resize_shortest
-from diorama.world.pool import PoolConfig, draw_pool
+from diorama.world.pool import PoolConfig, pool_scenes
+from diorama.world.rendering import render
 from diorama.world.sampling import NOVEL_LOOKS
 from diorama.world.scene import COLORS, SHAPES
 
@@ -29,6 +30,7 @@ Part = Literal["train", "test"]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 DIGITS_TEST = 500
 """The last images of scikit-learn's digits, by a fixed order, are the test part."""
+RENDERED_AT_ONCE = 256
 WORLD_CLASSES = tuple(f"{color} {shape}" for color, shape in product(COLORS, SHAPES)
                       if (color, shape) not in NOVEL_LOOKS)
 """Color and shape of one object, without the pairs that only the split "novel" shows."""
@@ -135,9 +137,13 @@ def world(part: Part, count: int, size: int = 32, *, seed: int = 0) -> Labelled:
 
     Both parts draw scenes of their own split; `seed` numbers the first scene.
     """
-    pool = draw_pool(PoolConfig(families=count, split=part, objects=(1, 1), seed=seed))
-    cuts = [_window(pool.pixels[row, 0], pool.mask[row, 0] >= 0, size) for row in range(count)]
-    names = [f"{scene.objects[0].color} {scene.objects[0].shape}" for scene in pool.scenes]
+    scenes, _ = pool_scenes(PoolConfig(families=count, split=part, objects=(1, 1), seed=seed))
+    cuts = []
+    for start in range(0, count, RENDERED_AT_ONCE):
+        found = render(scenes[start:start + RENDERED_AT_ONCE])
+        pixels, mask = found.rgb[:, 0].numpy(), found.mask[:, 0].numpy()
+        cuts += [_window(one, held >= 0, size) for one, held in zip(pixels, mask, strict=True)]
+    names = [f"{scene.objects[0].color} {scene.objects[0].shape}" for scene in scenes]
     labels = torch.tensor([WORLD_CLASSES.index(name) for name in names])
     return Labelled(torch.from_numpy(np.stack(cuts)), labels, WORLD_CLASSES)
 
