@@ -15,7 +15,7 @@ from diorama.systems.is_vit.reproduce import Found, Sizes, accuracy, difference,
 from diorama.systems.is_vit.sos import quantise
 from diorama.systems.is_vit.structure import find_structure
 
-SMALLEST = Sizes(bits=("w3a3",), images=16, range_images=8, batch=8, iterations=1, examined=20, ablations=True)
+SMALLEST = Sizes(bits=("w3a3", "w6a6"), images=16, range_images=8, batch=8, iterations=1, examined=20, ablations=True)
 
 
 @pytest.fixture

@@ -263,7 +263,7 @@ def reproduce(
     Parameters
     ----------
     quick
-        3 bits and few steps, in a minute.
+        2 and 3 bits and few steps on the world, in a minute.
     seeds
         Calibrations of every arm.
     natural
