@@ -62,7 +62,7 @@ class Sizes:
     """How much is calibrated and examined."""
 
     bits: tuple[str, ...] = ("w2a2", "w3a3", "w4a4", "w6a6")
-    """The paper's three, and before them 2: networks of this size do not collapse at 3, so 2 shows what 3 shows there."""
+    """The paper's three, and before them 2: networks of this size do not collapse at 3, and at 2 they do."""
     images: int = 1024
     range_images: int = 64
     batch: int = 32
