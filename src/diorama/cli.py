@@ -32,10 +32,11 @@ class System(NamedTuple):
 
 SYSTEMS = (
     System("video-llava", "answers questions about images and clips", "diorama.systems.video_llava.commands:app"),
-    System("emu-video", "makes an image from text and a clip from both"),
+    System("emu-video", "makes an image from text and a clip from both", "diorama.systems.emu_video.commands:app"),
     System("metadreamer", "makes a textured mesh from text or an image"),
     System("videocon", "says whether a caption fits a clip, and if not, why"),
-    System("selfeval", "examines a text-to-image model by its own likelihood"),
+    System("selfeval", "examines a text-to-image model by its own likelihood",
+           "diorama.systems.selfeval.commands:app"),
     System("tulu", "tunes language models on instructions and preferences"),
     System("is-vit", "quantises vision transformers to 3-8 bits after training",
            "diorama.systems.is_vit.commands:app"),

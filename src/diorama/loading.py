@@ -9,6 +9,7 @@ from diorama.errors import CheckpointError
 SYSTEMS = {
     "is_vit": "diorama.systems.is_vit.pipeline:VisionTransformer",
     "video_llava": "diorama.systems.video_llava.pipeline:VideoLlava",
+    "emu_video": "diorama.systems.emu_video.pipeline:EmuVideo",
     "diorama_video_llava": "diorama.systems.video_llava.pipeline:VideoLlava",
     "text_to_image": "diorama.diffusion.text_to_image:TextToImage",
 }
