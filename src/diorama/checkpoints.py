@@ -275,8 +275,9 @@ def _read_old(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{file} cannot be read as a torch file ({_first_line(error)}). Download it again."
         ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{file} is no dictionary of tensors. Pass the file that holds only weights.")
     return content
