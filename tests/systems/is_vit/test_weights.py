@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diorama.errors import CheckpointError
 from diorama.systems.is_vit.data import Preprocessing
+from diorama.systems.is_vit.pipeline import VisionTransformer
 from diorama.systems.is_vit.weights import IMAGENET, read_model, timm_model
 
 WIDTH, HEADS = 32, 4
@@ -150,6 +151,17 @@ def test_a_timm_folder_brings_its_preprocessing(tmp_path: Path) -> None:
     source = read_model(tmp_path)
     assert source.preprocessing == Preprocessing(size=16, resize_to=18, mean=IMAGENET[0], std=IMAGENET[1])
     assert source.labels == tuple("abcdef")
+
+
+def test_a_file_of_deits_or_swins_authors_is_read_alone(tmp_path: Path, pixels: Tensor) -> None:
+    """They publish .pth files whose tensors lie under "model"."""
+    tensors = vit_tensors()
+    torch.save({"model": tensors}, tmp_path / "deit.pth")
+    vit = VisionTransformer.from_pretrained(tmp_path / "deit.pth", device="cpu")
+    with torch.no_grad():
+        expected = timm_model(tensors)(pixels).logits
+    assert torch.equal(vit.logits(pixels), expected)
+    assert vit.name == "deit" and vit.preprocessing.resize_to == 18 and vit.labels == tuple("012345")
 
 
 def test_tensors_of_another_architecture_are_refused() -> None:

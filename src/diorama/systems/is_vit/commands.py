@@ -125,6 +125,7 @@ def run(
     weights: str,
     *images: Path,
     top: int = 3,
+    int8: Annotated[bool, Parameter(negative="")] = False,
     common: Common = COMMON,
 ) -> int:
     """Classify image files with a quantised or a float model.
@@ -137,6 +138,8 @@ def run(
         Image files.
     top
         Classes to name for each.
+    int8
+        Multiply bytes on the CPU, fast, instead of the exact reference.
     """
     if common.dry_run:
         emit({"weights": weights, "images": [str(i) for i in images]}, f"would classify {len(images)} images", common)
@@ -145,7 +148,7 @@ def run(
         raise InputError(f"--top is {top}, and at least one class has to be named. Pass 1 or more.")
     from diorama.systems.is_vit.pipeline import VisionTransformer
 
-    found = VisionTransformer.from_pretrained(weights, device=common.device).classify(list(images), top)
+    found = VisionTransformer.from_pretrained(weights, device=common.device, int8=int8).classify(list(images), top)
     emit({"weights": weights, "images": [{"file": str(path), **asdict(one)}
                                          for path, one in zip(images, found, strict=True)]},
          "\n".join(f"{path}: " + ", ".join(f"{label} {share:.0%}" for label, share in one.ranking)
@@ -159,6 +162,7 @@ def evaluate(
     *,
     data: str = "world",
     images: int = 1000,
+    int8: Annotated[bool, Parameter(negative="")] = False,
     common: Common = COMMON,
 ) -> int:
     """Share of right labels with its interval, bytes, and milliseconds an image.
@@ -171,6 +175,8 @@ def evaluate(
         "world" or "digits" (their unseen part), or a folder with one folder a class.
     images
         Of the world, how many; of a folder, at most how many a class.
+    int8
+        Multiply bytes on the CPU, fast, instead of the exact reference.
     """
     if common.dry_run:
         emit({"weights": weights, "data": data}, f"would examine {weights} on {data}", common)
@@ -179,7 +185,7 @@ def evaluate(
     from diorama.systems.is_vit.evaluate import accuracy, file_bytes, milliseconds
     from diorama.systems.is_vit.pipeline import VisionTransformer
 
-    vit = VisionTransformer.from_pretrained(weights, device=common.device)
+    vit = VisionTransformer.from_pretrained(weights, device=common.device, int8=int8)
     examined = named_set(data, "test", images, vit.preprocessing.size, vit.labels)
     right = accuracy(vit.model, vit.preprocessing, examined)
     pixels = vit.preprocessing.normalise(examined.images[:64]).to(vit.device)

@@ -26,6 +26,7 @@ from diorama.errors import InputError
 from diorama.systems.is_vit import sos
 from diorama.systems.is_vit.config import QuantiseConfig
 from diorama.systems.is_vit.data import Preprocessing, calibration_pixels, read_images
+from diorama.systems.is_vit.fast import use_int8
 from diorama.systems.is_vit.packed import FIELD, METHOD, is_packed, load_packed, read_packed_config, save_packed
 from diorama.systems.is_vit.weights import (
     PREPROCESSOR,
@@ -33,9 +34,11 @@ from diorama.systems.is_vit.weights import (
     empty_model,
     read_model,
     read_preprocessing,
+    read_timm_file,
 )
 
 DEFAULT = "is-vit-world"
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 @dataclass(frozen=True)
@@ -69,25 +72,35 @@ class VisionTransformer:
     def from_pretrained(
         cls, name_or_path: str | Path = DEFAULT, *, device: str = "auto", dtype: str | None = None,
         strict: bool = True, revision: str | None = None, token: str | None = None,
-        local_files_only: bool | None = None, cache_dir: str | Path | None = None,
+        local_files_only: bool | None = None, cache_dir: str | Path | None = None, int8: bool = False,
     ) -> VisionTransformer:
-        """A shipped miniature, a folder or a hub id: transformers' or timm's layout, or a packed quantised checkpoint.
+        """A shipped miniature, a folder or a hub id: transformers' or timm's layout, or a packed quantised checkpoint;
+        or a weights file alone, with timm's names of tensors.
 
         dtype: float32 is what quantisers are computed in, so only None and "float32" are taken; strict=False changes
-        nothing, a classifier with absent tensors is never loaded. Raises CheckpointError.
+        nothing, a classifier with absent tensors is never loaded. int8: a packed checkpoint on the CPU multiplies bytes
+        (fast, a code may differ by one) instead of exactly. Raises CheckpointError.
         """
         if dtype not in (None, "float32"):
             raise InputError(f"dtype {dtype!r} was asked for; codes and scales are computed in float32. Leave it out.")
+        if Path(name_or_path).suffix in WEIGHT_SUFFIXES and Path(name_or_path).is_file():
+            source = read_timm_file(Path(name_or_path))
+            return cls(source.model, source.preprocessing, source.labels, name=Path(name_or_path).stem, device=device)
         folder = resolve(name_or_path, revision=revision, token=token, local_files_only=local_files_only,
                          cache_dir=cache_dir)
         if is_packed(folder):
             content = read_packed_config(folder)
             settings = QuantiseConfig.from_dict(content[FIELD]["settings"])
             model = load_packed(folder, empty_model)
+            if int8:
+                use_int8(model)
             preprocessing = read_preprocessing(folder, int(content["image_size"]))
             labels = tuple(content["id2label"].values()) if architecture_of(content) != "CLIPVisionModel" else ()
             return cls(model, preprocessing, labels, name=str(name_or_path), settings=settings,
                        record=content[FIELD]["record"], device=device)
+        if int8:
+            raise InputError(f"{name_or_path} is no quantised checkpoint, so it has no bytes to multiply. "
+                             "Quantise it first, or leave int8 out.")
         source = read_model(folder)
         return cls(source.model, source.preprocessing, source.labels, name=str(name_or_path), device=device)
 

@@ -40,6 +40,8 @@ FRAMES_PER_SECOND = 4.0
 
 def holds_towers(name_or_path: str | Path) -> bool:
     """Whether a checkpoint belongs to another system of this package."""
+    if Path(name_or_path).is_file():
+        return False
     config = read_config(resolve(name_or_path))
     kind = config.get("system", config.get("model_type"))
     return kind in loading.SYSTEMS and kind != METHOD and architecture_of(config) is None

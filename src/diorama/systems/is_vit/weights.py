@@ -135,8 +135,6 @@ def empty_model(config: Mapping[str, Any]) -> Any:
 
 def _from_timm(folder: Path, config: Mapping[str, Any]) -> Source:
     tensors = read_tensors(folder)
-    if "model" in tensors:
-        raise CheckpointError(f"{folder} nests its tensors under 'model'. Save them flat, as safetensors.")
     cfg = config.get("pretrained_cfg", config)
     size = int((cfg.get("input_size") or (3, 224, 224))[-1])
     model = timm_model(tensors, size=size, heads=(config.get("model_args") or {}).get("num_heads"))
@@ -147,6 +145,18 @@ def _from_timm(folder: Path, config: Mapping[str, Any]) -> Source:
     names = config.get("label_names") or cfg.get("label_names")
     labels = tuple(names) if names else tuple(str(index) for index in range(model.config.num_labels))
     return Source(model, preprocessing, labels)
+
+
+def read_timm_file(path: Path) -> Source:
+    """A weights file alone (.safetensors, .pth, .bin) of DeiT's, Swin's or timm's making, at ImageNet's preprocessing.
+
+    Swin is taken to see 224 pixels; classes are numbered. Raises CheckpointError.
+    """
+    model = timm_model(read_tensors(path))
+    size = _image_size(model.config)
+    labels = tuple(str(index) for index in range(model.config.num_labels))
+    return Source(model, Preprocessing(size=size, resize_to=int(size / 0.875), mean=IMAGENET[0], std=IMAGENET[1]),
+                  labels)
 
 
 def timm_model(tensors: Mapping[str, Tensor], *, size: int = 224, heads: int | None = None) -> Any:
