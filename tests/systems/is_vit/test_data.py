@@ -31,7 +31,7 @@ def folder_of(tmp_path: Path, count: int) -> Path:
     return tmp_path
 
 
-def test_the_world_shows_one_object_in_the_middle() -> None:
+def test_the_world_shows_one_object_from_close() -> None:
     found = world("train", 6)
     assert found.images.shape == (6, 3, 32, 32) and found.images.dtype == torch.uint8
     assert len(WORLD_CLASSES) == 42 and found.classes == WORLD_CLASSES

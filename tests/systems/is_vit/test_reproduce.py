@@ -15,7 +15,7 @@ from diorama.systems.is_vit.reproduce import Found, Sizes, accuracy, difference,
 from diorama.systems.is_vit.sos import quantise
 from diorama.systems.is_vit.structure import find_structure
 
-SMALLEST = Sizes(bits=("w3a3", "w6a6"), images=16, range_images=8, batch=8, iterations=1, examined=20, ablations=True)
+SMALLEST = Sizes(bits=("w3a3",), images=16, range_images=8, batch=8, iterations=1, examined=20, ablations=True)
 
 
 @pytest.fixture
@@ -31,21 +31,21 @@ def subject(tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("subject")
-def test_every_arm_is_measured_on_every_seed(tmp_path: Path) -> None:
+def test_every_arm_is_measured(tmp_path: Path) -> None:
     said: list[str] = []
-    claim = module.reproduce(seeds=(0, 1), out=tmp_path, progress=said.append, sizes=SMALLEST)
+    claim = module.reproduce(seeds=(0,), out=tmp_path, progress=said.append, sizes=SMALLEST)
     names = [arm.name for arm in claim.arms]
     for arm in ("fp32", "w3a3 uniform", "w3a3 log2 clamped", "w3a3 log2 masked", "w3a3 sulq",
                 "w3a3 reparameterisation only", "w3a3 SOS 1", "w3a3 SOS 1+2", "w3a3 SOS 1+2+3", "w3a3 QDrop",
                 "injected w3a3 SOS 1+2+3"):
         assert f"world {arm}" in names
     measured = [arm for arm in claim.arms if "accuracy" in arm.metrics]
-    assert all(arm.seeds == 2 and arm.metrics["accuracy"].n == 20 for arm in measured)
+    assert all(arm.seeds == 1 and arm.metrics["accuracy"].n == 20 for arm in measured)
     by_name = {arm.name: arm.metrics for arm in measured}
     assert by_name["world w3a3 uniform"]["MB"].mean < by_name["world fp32"]["MB"].mean / 2
     found = claim.to_json()
     assert found["holds"] == all(check["holds"] for check in found["checks"]) and found["mode"] == "full"
-    assert len(said) == 2 * len(measured)
+    assert len(said) == len(measured)
     assert not list(tmp_path.iterdir())
 
 
@@ -53,8 +53,9 @@ def test_every_arm_is_measured_on_every_seed(tmp_path: Path) -> None:
 def test_the_quick_claim_has_fewer_arms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "QUICK", Sizes(bits=("w3a3",), images=16, range_images=8, batch=8, iterations=2,
                                                examined=20, ablations=False))
-    claim = module.reproduce(quick=True, seeds=(0,), progress=lambda text: None)
+    claim = module.reproduce(quick=True, seeds=(0, 1), progress=lambda text: None)
     assert claim.mode == "quick" and len(claim.checks) == 6
+    assert all(arm.seeds == 2 and arm.metrics["accuracy"].n == 20 for arm in claim.arms if "accuracy" in arm.metrics)
     assert not any("injected" in arm.name or "QDrop" in arm.name for arm in claim.arms)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -24,13 +24,15 @@ from diorama.media.resizing import Interpolation, center_crop, resize, resize_sh
 from diorama.world.pool import PoolConfig, pool_scenes
 from diorama.world.rendering import render
 from diorama.world.sampling import NOVEL_LOOKS
-from diorama.world.scene import COLORS, SHAPES
+from diorama.world.scene import COLORS, SHAPES, Scene
 
 Part = Literal["train", "test"]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 DIGITS_TEST = 500
 """The last images of scikit-learn's digits, by a fixed order, are the test part."""
 RENDERED_AT_ONCE = 256
+NEARER = 0.15
+"""Share of an object's distance from the middle that is left in its picture from close by."""
 WORLD_CLASSES = tuple(f"{color} {shape}" for color, shape in product(COLORS, SHAPES)
                       if (color, shape) not in NOVEL_LOOKS)
 """Color and shape of one object, without the pairs that only the split "novel" shows."""
@@ -133,29 +135,24 @@ def digits(part: Part, size: int = 32) -> Labelled:
 
 
 def world(part: Part, count: int, size: int = 32, *, seed: int = 0) -> Labelled:
-    """One object of the world, cut out of a 64 x 64 render with some of what is around it, by color and shape.
+    """One object of the world from close by, in size x size pixels, by color and shape.
 
     Both parts draw scenes of their own split; `seed` numbers the first scene.
     """
     scenes, _ = pool_scenes(PoolConfig(families=count, split=part, objects=(1, 1), seed=seed))
-    cuts = []
-    for start in range(0, count, RENDERED_AT_ONCE):
-        found = render(scenes[start:start + RENDERED_AT_ONCE])
-        pixels, mask = found.rgb[:, 0].numpy(), found.mask[:, 0].numpy()
-        cuts += [_window(one, held >= 0, size) for one, held in zip(pixels, mask, strict=True)]
+    close = [_from_close(scene) for scene in scenes]
+    images = [render(close[start:start + RENDERED_AT_ONCE], size=size).rgb[:, 0]
+              for start in range(0, count, RENDERED_AT_ONCE)]
     names = [f"{scene.objects[0].color} {scene.objects[0].shape}" for scene in scenes]
     labels = torch.tensor([WORLD_CLASSES.index(name) for name in names])
-    return Labelled(torch.from_numpy(np.stack(cuts)), labels, WORLD_CLASSES)
+    return Labelled(torch.cat(images), labels, WORLD_CLASSES)
 
 
-def _window(pixels: np.ndarray, mask: np.ndarray, size: int) -> np.ndarray:
-    """size x size pixels around the middle of an object's mask, inside the image (3, H, W)."""
-    rows, columns = np.nonzero(mask)
-    height, width = mask.shape
-    middle = (rows.mean(), columns.mean()) if len(rows) else (height / 2, width / 2)
-    top, left = (int(np.clip(round(place) - size // 2, 0, side - size))
-                 for place, side in zip(middle, (height, width), strict=True))
-    return pixels[:, top:top + size, left:left + size]
+def _from_close(scene: Scene) -> Scene:
+    """The scene with its object near the middle and the camera at half its distance."""
+    x, y, z = scene.objects[0].position
+    thing = replace(scene.objects[0], position=(NEARER * x, NEARER * y, z))
+    return replace(scene, objects=(thing,), camera=replace(scene.camera, distance=scene.camera.distance / 2))
 
 
 def labelled_folder(folder: Path, size: int, *, most: int | None = None) -> Labelled:
