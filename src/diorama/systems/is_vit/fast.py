@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 from transformers.activations import GELUActivation
 
 from diorama.errors import InputError
-from diorama.nn.int8 import Codes, Int8LayerNorm, Int8Linear, int8_products, require_int8_kernels
+from diorama.nn.int8 import Codes, Int8LayerNorm, Int8Linear, int8_products, require_int8_kernels, to_bytes
 from diorama.nn.quantisers import Quantiser, SulqQuantiser, UniformQuantiser
 from diorama.systems.is_vit.integer import CodedLinear, CodedPatches, has_one_scale, probability_integers
 from diorama.systems.is_vit.quantised import AttentionQuantisers, QuantisedNorm
@@ -56,11 +56,8 @@ class Int8Attention(nn.Module):
         self.scale = self.query.scale * self.key.scale * scaling
         table = probability_integers(probability)
         self.is_integer = table is not None and 0 <= int(table[0].min()) and int(table[0].max()) <= 255
-        self.unit, self.shift = 1.0, 0.0
-        self.levels: Callable[[Tensor], Tensor] = lambda p: probability.dequantise(probability.codes(p))
-        if table is not None and self.is_integer:
-            self.unit, self.shift = float(table[1]), float(table[2])
-            self.levels = integer_levels(probability, table[0])
+        self.unit, self.shift = (1.0, 0.0) if table is None else (float(table[1]), float(table[2]))
+        self.levels = level_function(probability, None if table is None else table[0], as_bytes=self.is_integer)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         batch, heads, tokens, width = query.shape
@@ -76,7 +73,7 @@ class Int8Attention(nn.Module):
         sums = int8_products(query, key.transpose(1, 2))
         if self.query.rest:  # of the other zero point softmax does not depend
             sums -= (self.query.rest * key.sum(-1, dtype=torch.int32))[:, None]
-        scores = sums * self.scale
+        scores = sums.float().mul_(self.scale)
         if mask is not None:
             scores += mask
         levels = self.levels(F.softmax(scores, dim=-1))
@@ -84,9 +81,10 @@ class Int8Attention(nn.Module):
             sums = int8_products(levels, value)
             if self.value.rest:
                 sums -= self.value.rest * levels.sum(-1, dtype=torch.int32)[..., None]
-            average = sums * (self.unit * self.value.scale / self.out.scale)
+            average = sums.float().mul_(self.unit * self.value.scale / self.out.scale)
         else:
-            average = torch.matmul(levels, value - float(self.value.rest)).mul_(self.value.scale / self.out.scale)
+            average = torch.matmul(levels, value - float(self.value.rest))
+            average.mul_(self.unit * self.value.scale / self.out.scale)
         if self.shift:
             columns = value.sum(-2, dtype=torch.int32) - self.value.rest * value.shape[-2]
             average += (columns * (self.shift * self.value.scale / self.out.scale) + self.out.zero)[:, None]
@@ -104,32 +102,40 @@ def int8_attention(module: Any, query: Tensor, key: Tensor, value: Tensor, atten
 AttentionInterface.register(INT8_ATTENTION, int8_attention)
 
 
-def integer_levels(quantiser: Quantiser, table: Tensor) -> Callable[[Tensor], Tensor]:
-    """A function from float32 probabilities, which it may overwrite, to their integers as uint8."""
-    if isinstance(quantiser, UniformQuantiser):
-        return Codes(float(quantiser.scale), int(quantiser.zero_point), quantiser.levels).of
+def level_function(quantiser: Quantiser, table: Tensor | None, *, as_bytes: bool) -> Callable[[Tensor], Tensor]:
+    """A function from float32 probabilities, which it may overwrite, to what is multiplied with the values.
+
+    That is uint8 `table[code]`, the same as float32 where bytes do not hold it, or the dequantised value if no table is
+    given.
+    """
+    if table is None:
+        return lambda probability: quantiser.dequantise(quantiser.codes(probability))
+    if isinstance(quantiser, UniformQuantiser) and as_bytes and not int(quantiser.zero_point):
+        return codes_of_quantiser(quantiser).of
     if isinstance(quantiser, SulqQuantiser):
-        return _sulq_levels(quantiser)
-    narrow = table.to(torch.uint8)
-    return lambda probability: narrow[quantiser.codes(probability).long()]
+        return _sulq_levels(quantiser, as_bytes=as_bytes)
+    levels = table.to(torch.uint8 if as_bytes else torch.float32)
+    return lambda probability: levels[quantiser.codes(probability).long()]
 
 
-def _sulq_levels(quantiser: SulqQuantiser) -> Callable[[Tensor], Tensor]:
-    """2^(E - e) of SULQ in a few passes in place; the code q counts from -zero_point here."""
+def _sulq_levels(quantiser: SulqQuantiser, *, as_bytes: bool) -> Callable[[Tensor], Tensor]:
+    """2^(E - e) of SULQ in a few passes in place; the code counts from -zero_point here."""
     eta, scale, offset = float(quantiser.eta), float(quantiser.scale), float(quantiser.offset)
     low, high = -int(quantiser.zero_point), quantiser.code_count - 1 - int(quantiser.zero_point)
-    deepest = int(quantiser.exponents().max())
+    deepest = float(quantiser.exponents().max())
+    one = torch.ones((), dtype=torch.uint8)
 
-    def integers(probability: Tensor) -> Tensor:
+    def levels(probability: Tensor) -> Tensor:
         place = probability.add_(eta).log2_()
         if offset:
             place.add_(offset)
         place.div_(-scale).round_().clamp_(low, high).mul_(-scale)
         if offset:
             place.sub_(offset)
-        return place.round_().add_(deepest).exp2_().to(torch.uint8)
+        place.round_().add_(deepest)
+        return torch.bitwise_left_shift(one, to_bytes(place, 7)) if as_bytes else place.exp2_()
 
-    return integers
+    return levels
 
 
 # ---- whole networks -------------------------------------------------------------------------------------------------
