@@ -11,7 +11,7 @@ import torch
 
 from diorama.cli import main
 from diorama.diffusion.parametrisations import add_noise
-from diorama.errors import InputError
+from diorama.errors import CheckpointError, InputError
 from diorama.media.images import save_image
 from diorama.systems.selfeval import generation
 from diorama.systems.selfeval.config import Elimination, Estimator
@@ -26,6 +26,7 @@ from diorama.systems.selfeval.evaluate import (
     summary,
     write_results,
 )
+from diorama.systems.selfeval.finish import finish
 from diorama.systems.selfeval.items import Item, Pair
 from diorama.systems.selfeval.pipeline import SelfEval
 from diorama.systems.selfeval.world_items import world_items
@@ -178,6 +179,21 @@ def test_generated_pictures_are_credited_only_where_the_oracle_is_sure(generator
 
     credit = generation.generation_credit(generator, ["a red cube", "two cubes"], steps=2, read=read)
     assert credit.tolist() == [0.0, 0.0] and shown[0].shape == (2, 3, 16, 16) and shown[0].dtype == torch.uint8
+
+
+def test_finishing_measures_and_writes_a_card_that_a_miniature_needs(checkpoint, tmp_path: Path) -> None:
+    lines: list[str] = []
+    found = finish(checkpoint, tmp_path / "mini", each=2, device="cpu", progress=lines.append,
+                   read=lambda pixels: [ImageReading(()) for _ in pixels])
+    assert found["measured"]["two objects, both bound"]["mean"] == 0.0 and len(found["measured"]) == 8
+    card = (tmp_path / "mini" / "README.md").read_text()
+    assert "made in a test" in card and "| one object, color and shape right | 0.0%" in card and "| 90% |" in card
+    exam = SelfEval.from_pretrained(tmp_path / "mini", device="cpu")
+    assert exam.calibration is not None and exam.calibration.temperature == found["calibration"]["temperature"]
+    assert SelfEval.from_pretrained(tmp_path / "mini", Estimator(), device="cpu").calibration is None
+    (tmp_path / "mini" / "README.md").unlink()
+    with pytest.raises(CheckpointError, match="how it was trained is not known"):
+        finish(tmp_path / "mini", tmp_path / "again")
 
 
 # ---- commands ----------------------------------------------------------------------------------------------------

@@ -82,6 +82,7 @@ def test_full_trains_and_examines_eight_checkpoints(tmp_path: Path, monkeypatch,
     assert {f"{space}, {text}, {share} (seed 0)" for space in ("latent", "pixel") for text in ("bag", "ordered")
             for share in ("25%", "100%")} <= set(names)
     assert len(claim.checks) >= 12 and claim.mode == "full"
+    assert not claim.checks[0].holds, "pictures in which the oracle sees nothing rank no generator"
 
 
 @pytest.fixture(scope="module")

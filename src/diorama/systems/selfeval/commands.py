@@ -39,7 +39,7 @@ def score(
     draws: int = 1,
     threshold: float = 0.05,
     least: int = 4,
-    most: int = 100,
+    most: int = 50,
     calibration: Path | None = None,
     common: Common = COMMON,
 ) -> int:
@@ -102,7 +102,7 @@ def evaluate(
     draws: int = 1,
     threshold: float = 0.05,
     least: int = 4,
-    most: int = 100,
+    most: int = 50,
     common: Common = COMMON,
 ) -> int:
     """Accuracy by task with intervals and chance, on the world or on a file of items or pairs.
@@ -233,6 +233,30 @@ def train(
     folder = train_miniature(out, data=data, init=init, steps=steps, batch=batch, text=text, latent=space == "latent",
                              scenes=scenes, pictures=pictures, seed=common.seed, device=common.device)
     emit({"model": str(folder)}, f"the model is in {folder}", common)
+    return 0
+
+
+@app.command
+def finish(source: Path, *, each: int = 200, guidance: float = 3.0, common: Common = COMMON) -> int:
+    """Make a trained miniature ready to ship: half precision, measured by the oracle and by itself, with its card.
+
+    Parameters
+    ----------
+    source
+        The model folder that `train` left.
+    each
+        Held-out captions, and items of every task.
+    guidance
+        Of the pictures that the oracle reads.
+    """
+    out = common.folder("text-to-image-mini")
+    if common.dry_run:
+        emit({"source": str(source), "out": str(out)}, f"would measure {source} and write it to {out}", common)
+        return 0
+    from diorama.systems.selfeval.finish import finish as write
+
+    measured = write(source, out, each=each, guidance=guidance, seed=common.seed, device=common.device, progress=note)
+    emit(measured, (out / "README.md").read_text(encoding="utf-8"), common)
     return 0
 
 

@@ -55,13 +55,13 @@ class Elimination:
     """
 
     threshold: float = 0.05
-    """Two-sided p of the paired test below which a caption is dropped."""
+    """p of the paired test below which a caption is dropped."""
     least: int = 4
     """Calls a caption before the first test."""
-    most: int = 100
-    """Calls a caption after which the best mean wins."""
+    most: int = 50
+    """Calls a caption after which the best mean wins; what is still open then is decided little better by more."""
     test: Literal["z", "t"] = "z"
-    """Normal or Student's distribution of the mean difference."""
+    """Of the mean difference: normal and one-sided, or Student's and two-sided as in the paper."""
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1 or not 2 <= self.least <= self.most:

@@ -93,13 +93,13 @@ def worse(scores: Floats, alive: NDArray[np.bool_], rule: Elimination) -> NDArra
 
 
 def tail(statistic: Floats, degrees: int | None) -> Floats:
-    """Two-sided p of a normal (degrees None) or Student's t statistic, in closed form for whole degrees of freedom.
+    """p of a normal statistic, one-sided (degrees None), or of Student's t, two-sided as Clark & Jaini take it.
 
-    Abramowitz & Stegun 26.7.3 and 26.7.4.
+    In closed form for whole degrees of freedom: Abramowitz & Stegun 26.7.3 and 26.7.4.
     """
-    size = np.abs(statistic)
     if degrees is None:
-        return np.vectorize(lambda z: math.erfc(z / math.sqrt(2)), otypes=[np.float64])(size)
+        return np.vectorize(lambda z: 0.5 * math.erfc(z / math.sqrt(2)), otypes=[np.float64])(statistic)
+    size = np.abs(statistic)
     angle = np.arctan(size / math.sqrt(degrees))
     cosine, sine = np.cos(angle), np.sin(angle)
     if degrees % 2:

@@ -7,6 +7,7 @@ draws pictures that the oracle reads. Quick: the closed-form mixture, and whatev
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from diorama.console import note
 from diorama.diffusion.image_data import WorldConfig, world_pictures
 from diorama.diffusion.image_training import Recipe, load_autoencoder, train_autoencoder, train_text_to_image
 from diorama.diffusion.text_to_image import DEFAULT, TextToImage
+from diorama.errors import InputError
 from diorama.metrics import Interval, average_ranks, bootstrap, bootstrap_statistic, paired_difference, spearman
 from diorama.metrics.claims import Arm, Check, Claim, Published
 from diorama.systems.selfeval.config import Elimination, Estimator
@@ -245,7 +247,7 @@ def generator_claims(found: Sequence[Examined], seed: int) -> tuple[list[Arm], l
 def pooled_rank_correlation(found: Sequence[Examined]) -> Interval:
     """Spearman between likelihood accuracy and oracle credit, ranked within each task, over checkpoints and tasks.
 
-    The interval is a bootstrap over checkpoints, of whole columns of tasks.
+    The interval is a bootstrap over checkpoints, of whole columns of tasks; NaN where one side never varies.
     """
     own = np.array([[accuracy(one.results)[task].mean for task in TASKS] for one in found])
     drawn = np.array([[one.generated[task].mean() for task in TASKS] for one in found])
@@ -255,7 +257,10 @@ def pooled_rank_correlation(found: Sequence[Examined]) -> Interval:
         ranked = [np.concatenate([average_ranks(column) for column in values[chosen].T]) for values in (own, drawn)]
         return spearman(ranked[0], ranked[1])
 
-    return bootstrap_statistic(statistic, np.arange(len(found), dtype=float), samples=1000)
+    try:
+        return bootstrap_statistic(statistic, np.arange(len(found), dtype=float), samples=1000)
+    except InputError:
+        return Interval(math.nan, math.nan, math.nan, len(found))
 
 
 def _credit(several: Sequence[Examined], task: str | None = None) -> np.ndarray:
