@@ -21,7 +21,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from diorama.checkpoints import load_into, read_config, read_tensors, resolve, write_checkpoint
+from diorama.checkpoints import load_into, miniature_names, read_config, read_tensors, resolve, write_checkpoint
 from diorama.diffusion import schedules
 from diorama.diffusion.guidance import branch_weights, combine
 from diorama.diffusion.networks import Denoiser, Network, predict, read_scheduler
@@ -157,6 +157,9 @@ class TextToImage:
 
         Raises CheckpointError for what is absent, incomplete or of a class not known here.
         """
+        if name_or_path == DEFAULT and DEFAULT not in miniature_names():
+            raise CheckpointError(f"The miniature {DEFAULT!r} is not shipped yet. Train one with `diorama selfeval train` "
+                                  "and pass its folder, or pass a hub id in diffusers' layout.")
         folder = resolve(name_or_path, revision=revision, token=token, local_files_only=local_files_only,
                          cache_dir=cache_dir)
         if (folder / "model_index.json").is_file():

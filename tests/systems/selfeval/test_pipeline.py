@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from diorama.cli import main
+from diorama.diffusion import text_to_image
 from diorama.diffusion.parametrisations import add_noise
 from diorama.errors import CheckpointError, InputError
 from diorama.media.images import save_image
@@ -239,6 +240,7 @@ def test_evaluate_reads_a_file_of_items(checkpoint, picture, tmp_path, capsys) -
     (["score", "gone.png", "a", "b"], "gone.png"),
     (["score", "picture.png", "a", "b", "--times", "5"], "elimination decides it itself"),
     (["score", "picture.png", "a", "b", "--model", "nowhere/"], "nowhere"),
+    (["score", "picture.png", "a", "b", "--model", "text-to-image-mini"], "selfeval train"),
     (["evaluate", "--items", "gone.jsonl"], "no file gone.jsonl"),
     (["evaluate", "--tasks", "smell"], "no task smell"),
     (["compare", "gone.jsonl", "gone.jsonl"], "no results"),
@@ -246,6 +248,7 @@ def test_evaluate_reads_a_file_of_items(checkpoint, picture, tmp_path, capsys) -
 ])
 def test_wrong_use_is_one_sentence(line: list[str], words: str, checkpoint, picture, monkeypatch, capsys) -> None:
     monkeypatch.chdir(picture.parent)
+    monkeypatch.setattr(text_to_image, "miniature_names", lambda: [])
     if "--model" not in line and line[0] in ("score", "evaluate"):
         line = [*line, "--model", str(checkpoint)]
     assert main(["selfeval", *line]) == 2

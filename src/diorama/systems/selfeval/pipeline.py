@@ -107,11 +107,10 @@ class SelfEval:
                         seed: int = 0) -> SelfEval:
         """Any checkpoint that `TextToImage.from_pretrained` reads; its own calibration is used where it fits `how`."""
         how = how or Elimination()
-        folder = resolve(name_or_path)
-        kept = folder / CALIBRATION
+        model = TextToImage.from_pretrained(name_or_path, device=device, dtype=dtype)
+        kept = resolve(name_or_path) / CALIBRATION
         if calibration is None and kept.is_file() and Calibration.load(kept).how == described(how):
             calibration = Calibration.load(kept)
-        model = TextToImage.from_pretrained(name_or_path, device=device, dtype=dtype)
         return cls(model, how, calibration=calibration, seed=seed)
 
     # ---- captions of one picture -----------------------------------------------------------------------------------
