@@ -7,7 +7,6 @@ from typing import Any
 from diorama.errors import CheckpointError
 
 SYSTEMS = {
-    "text_to_image": "diorama.diffusion.text_to_image:TextToImage",
     "is_vit": "diorama.systems.is_vit.pipeline:VisionTransformer",
     "video_llava": "diorama.systems.video_llava.pipeline:VideoLlava",
     "emu_video": "diorama.systems.emu_video.pipeline:EmuVideo",

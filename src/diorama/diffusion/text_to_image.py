@@ -158,8 +158,8 @@ class TextToImage:
         Raises CheckpointError for what is absent, incomplete or of a class not known here.
         """
         if name_or_path == DEFAULT and DEFAULT not in miniature_names():
-            raise CheckpointError(f"The miniature {DEFAULT!r} is not shipped yet. Train one with `diorama selfeval train` "
-                                  "and pass its folder, or pass a hub id in diffusers' layout.")
+            raise CheckpointError(f"The miniature {DEFAULT!r} is not shipped yet. Train one with `diorama selfeval "
+                                  "train` and pass its folder, or pass a hub id in diffusers' layout.")
         folder = resolve(name_or_path, revision=revision, token=token, local_files_only=local_files_only,
                          cache_dir=cache_dir)
         if (folder / "model_index.json").is_file():
