@@ -83,11 +83,12 @@ class Recipe:
     """Images a step that hold the text tower in place while temporal attention learns."""
     align_images: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=2400, save_every=200))
     align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=1000, save_every=100))
-    shown_images: int = 40_000
-    """Of the images, how many the stages after alignment see; of the clips they see all."""
+    shown_images: int = 32_000
+    shown_clips: int = 10_000
+    """How many images and clips the stages see that need the towers' features, mirror images last."""
     read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2100, learning_rate=4e-3))
     project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=250, learning_rate=4e-3))
-    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2000, learning_rate=2e-3))
+    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2400, learning_rate=4e-3))
     described: Mixture = DESCRIBED
     mixture: Mixture = ASKED
 
@@ -123,7 +124,7 @@ def train_stage(stage: Stage, recipe: Recipe, world: World, out: Path, *, init: 
         raise InputError(f"The stage {stage!r} goes on from a model, and none was given. "
                          f"Pass --init with the folder that {STAGES[STAGES.index(stage) - 1]!r} left.")
     llava = VideoLlava.from_pretrained(init, device=device)
-    images, clips = world.images.first(recipe.shown_images), world.clips
+    images, clips = world.images.first(recipe.shown_images), world.clips.first(recipe.shown_clips)
     cache = out.parent / "features"
     seen: dict[Kind, Features] = {"image": seen_once(llava.model, images, cache),
                                   "video": seen_once(llava.model, clips, cache)}
