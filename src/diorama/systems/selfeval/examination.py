@@ -23,10 +23,10 @@ from diorama.systems.selfeval.evaluate import (
     table,
     write_results,
 )
-from diorama.systems.selfeval.items import TASKS, Item, by_task, is_pairs, read_items, read_pairs
+from diorama.systems.selfeval.items import Item, by_task, is_pairs, read_items, read_pairs
 from diorama.systems.selfeval.pipeline import SelfEval, described
 from diorama.systems.selfeval.world_items import world_items, world_pairs
-from diorama.world.options import Task
+from diorama.world.options import TASKS, Task
 
 __all__ = ["compare_two", "comparison_table", "examine_pairs", "examine_tasks", "is_pairs", "load"]
 

@@ -21,7 +21,6 @@ from diorama.errors import InputError
 from diorama.media.images import load_image
 from diorama.media.resizing import resize
 
-TASKS = ("attribute", "color", "count", "shape", "spatial", "corruption")
 Picture = Path | np.ndarray
 """A file, or uint8 pixels (3, H, W)."""
 CLEVR_TASKS = {

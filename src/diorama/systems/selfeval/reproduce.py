@@ -24,14 +24,15 @@ from diorama.diffusion.text_to_image import DEFAULT, TextToImage
 from diorama.errors import InputError
 from diorama.metrics import Interval, average_ranks, bootstrap, bootstrap_statistic, paired_difference, spearman
 from diorama.metrics.claims import Arm, Check, Claim, Published
-from diorama.systems.selfeval.config import Elimination, Estimator
+from diorama.systems.selfeval.config import METHODS, Elimination, Estimator
 from diorama.systems.selfeval.evaluate import PairResult, Result, accuracy, examine, pair_result
 from diorama.systems.selfeval.figure import write_accuracy
 from diorama.systems.selfeval.generation import generation_credit
-from diorama.systems.selfeval.items import TASKS, Item
+from diorama.systems.selfeval.items import Item
 from diorama.systems.selfeval.mixture_exam import Toy, toy_credit, toy_elimination, toy_pairs
 from diorama.systems.selfeval.pipeline import SelfEval
 from diorama.systems.selfeval.world_items import world_items, world_pairs
+from diorama.world.options import TASKS
 
 CLAIM = ("a text-to-image model's own likelihood, estimated with few and shared noise draws, says what the model "
          "understands, and ranks generators as an examiner of their pictures does")
@@ -45,7 +46,6 @@ PUBLISHED = (
 ORDERED_TASKS = ("attribute", "spatial", "corruption")
 """Tasks in which the right caption and the wrong ones have the same words, or nearly."""
 CALLS = (5, 10, 25, 100)
-TOY_METHODS = ("chain", "path", "line", "mse")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ def toy_claims(count: int, calls: Sequence[int]) -> tuple[list[Arm], list[Check]
     toy = Toy.make(count, seed=0)
     arms = [Arm("mixture, exact Bayes", {"accuracy": bootstrap(toy.bayes)})]
     credit: dict[tuple[str, int], np.ndarray] = {}
-    for method in TOY_METHODS:
+    for method in METHODS:
         for times in calls:
             credit[method, times] = toy_credit(toy, Estimator(method=method, times=times))
         arms.append(Arm(f"mixture, {method}", {f"{t} calls": bootstrap(credit[method, t]) for t in calls}))
@@ -304,7 +304,7 @@ def estimator_claims(found: Sequence[Examined], sizes: Sizes, seed: int) -> tupl
     stopped_credit, calls = np.array([r.credit for r in stopped]), [r.calls for r in stopped]
     arms = [Arm(f"{one.name}, {method} (seed {seed})",
                 {f"{t} calls": bootstrap(values) for (m, t), values in credit.items() if m == method})
-            for method in TOY_METHODS]
+            for method in METHODS]
     arms.append(Arm(f"{one.name}, mse with elimination (seed {seed})",
                     {"accuracy": bootstrap(stopped_credit), "calls": bootstrap(calls)}))
     return arms, [

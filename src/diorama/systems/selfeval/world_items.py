@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-from diorama.systems.selfeval.items import TASKS, Item, Pair
+from diorama.systems.selfeval.items import Item, Pair
 from diorama.world.facts import related
-from diorama.world.options import OptionSet, Task, option_sets
+from diorama.world.options import TASKS, OptionSet, Task, option_sets
 from diorama.world.pool import seen_objects
 from diorama.world.rendering import render
 from diorama.world.sampling import NOVEL_LOOKS, Split, is_clear, sample_scene
