@@ -87,7 +87,7 @@ class Recipe:
     shown_clips: int = 10_000
     """How many images and clips the stages see that need the towers' features, mirror images last."""
     read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2100, learning_rate=4e-3))
-    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=250, learning_rate=4e-3))
+    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=800, learning_rate=4e-3))
     instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2400, learning_rate=4e-3))
     described: Mixture = DESCRIBED
     mixture: Mixture = ASKED
