@@ -13,9 +13,9 @@ from diorama.diffusion.image_training import Recipe
 from diorama.systems.selfeval import generation, reproduce
 from diorama.systems.selfeval.config import Elimination
 from diorama.systems.selfeval.evaluate import PairResult, Result
-from diorama.systems.selfeval.items import TASKS
 from diorama.systems.selfeval.reproduce import Examined, Sizes, generator_claims, pooled_rank_correlation
 from diorama.training import RunConfig
+from diorama.world.options import TASKS
 from diorama.world.readings import ImageReading
 
 ITEMS = 40
