@@ -21,6 +21,7 @@ from diorama.systems.emu_video.model import (
     inflate,
     is_spatial_convolution,
     positions,
+    text_once,
 )
 
 CONFIG = TemporalConfig(frames=5, head_dim=16)
@@ -244,3 +245,24 @@ def test_networks_that_cannot_be_inflated_are_named() -> None:
         inflate(nn.Sequential(nn.Linear(3, 3)), CONFIG)
     with pytest.raises(InputError, match="does not divide into temporal heads"):
         TemporalAttention(48, head_dim=32)
+
+
+@torch.no_grad()
+def test_text_is_looked_at_once_a_clip(backbone: nn.Module, inputs) -> None:
+    """Keys and values of the captions are computed for one row a clip at the first step, and the answers are the same;
+    afterwards the image model is as it was."""
+    video = inflate(backbone, CONFIG)
+    disturb(video)
+    names = [name for name, _ in video.image.named_modules()]
+    plain = [video(*inputs.of_model), video(inputs.sample * 0.5, inputs.times, inputs.text)]
+    rows = []
+    layer = next(m.to_k for m in video.image.modules() if getattr(m, "is_cross_attention", False))
+    layer.register_forward_pre_hook(lambda module, given: rows.append(len(given[0])))
+    with text_once(video):
+        kept = [video(*inputs.of_model), video(inputs.sample * 0.5, inputs.times, inputs.text)]
+    assert rows == [2], "once, two captions"
+    for a, b in zip(plain, kept, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert [name for name, _ in video.image.named_modules()] == names
+    other = Condition(inputs.text.tokens.flip(0), inputs.text.mask)
+    assert not torch.equal(video(inputs.sample, inputs.times, other), plain[0])

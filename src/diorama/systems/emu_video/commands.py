@@ -83,6 +83,9 @@ def run(
     _check_length(emu, interpolate, frames, weights)
     _note_words(emu, prompt)
     sampling = Sampling(steps, guidance_image, guidance_text, common.seed)
+    if image is not None and not emu.takes_image:
+        raise InputError(f"{weights} was never trained to begin with a given image, so {image.name} would change "
+                         "nothing. Leave --image out, or train it with --stage video.")
     first = None if image is None else _opened(image, emu.base.image_size)
     best, made = _best(emu, prompt, first, sampling, candidates)
     emit(*_written(emu, prompt, best, made, output, sampling, interpolate, frames, fps, weights), common)
@@ -93,8 +96,9 @@ def _best(emu: EmuVideo, prompt: str, image: Tensor | None, sampling: Sampling,
           candidates: int) -> tuple[Tensor, list[dict[str, float]]]:
     """The clip (1, T, 3, S, S) that fits the prompt best, and what was measured of every candidate."""
     captions = [prompt] * candidates
-    images = emu.draw(captions, steps=sampling.steps, seed=sampling.seed) if image is None else \
-        image.expand(candidates, -1, -1, -1)
+    images = image.expand(candidates, -1, -1, -1) if image is not None else None
+    if images is None and emu.takes_image:
+        images = emu.draw(captions, steps=sampling.steps, seed=sampling.seed)
     clips = emu.animate(images, captions, sampling)
     from diorama.systems.emu_video.evaluate import as_frames
     from diorama.systems.emu_video.motion import motion_score

@@ -25,7 +25,7 @@ from diorama.errors import CheckpointError, InputError
 from diorama.systems.emu_video.conditioning import Conditions, first_frame, guided
 from diorama.systems.emu_video.config import SYSTEM, EmuVideoConfig
 from diorama.systems.emu_video.interpolation import given_keyframes, interpolated_length, join, window_starts
-from diorama.systems.emu_video.model import VideoModel
+from diorama.systems.emu_video.model import VideoModel, text_once
 from diorama.systems.emu_video.modes import Mode
 from diorama.systems.emu_video.train import decode_frames, encode_frames
 from diorama.systems.emu_video.weights import build_video, read_modelscope, read_motion_adapter
@@ -71,6 +71,11 @@ class EmuVideo:
     def new(cls, base: TextToImage, config: EmuVideoConfig) -> EmuVideo:
         """A video model that still is its image base, frame by frame."""
         return cls(base, build_video(base.network, config), replace(config, pixels=base.image_size))
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether a given frame changes anything: public layers and untrained ones have a second input of zeros."""
+        return bool(self.video.given.weight.any())
 
     # ---- drawing -------------------------------------------------------------------------------------------------
 
@@ -132,7 +137,8 @@ class EmuVideo:
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device)
         denoise = guided(self.video, self.mode, self.conditions(captions, given), scales)
         visited = schedules.dense_near_noise(len(self.mode.schedule), sampling.steps or own.steps)
-        return sample_ddim(denoise, noise, self.mode.schedule, visited)
+        with text_once(self.video):
+            return sample_ddim(denoise, noise, self.mode.schedule, visited)
 
     def conditions(self, captions: Sequence[str], given: Tensor | None) -> Conditions:
         """Captions with the empty one, in the same number of tokens, and given frames."""
@@ -195,11 +201,11 @@ class EmuVideo:
         load_into(video, {**_image_tensors(video), **added}, strict=strict)
         if dtype is not None:
             video.to(getattr(torch, dtype))
-        model = cls(base, video, config, name=str(name_or_path))
+        between = None
         if interpolator is not None:
-            model.interpolator = cls.from_pretrained(interpolator, device=device, dtype=dtype, base=base,
-                                                     local_files_only=local_files_only, cache_dir=cache_dir)
-        return model
+            between = cls.from_pretrained(interpolator, device=device, dtype=dtype, base=base,
+                                          local_files_only=local_files_only, cache_dir=cache_dir)
+        return cls(base, video, config, name=str(name_or_path), interpolator=between)
 
     def save_pretrained(self, folder: str | Path, *, card: str, dtype: torch.dtype | None = None,
                         with_image: bool = True) -> Path:
