@@ -269,5 +269,7 @@ def adjusted(recipe: Recipe, stage: Stage | Literal["all"], steps: int | None, r
 
 def stage_card(stage: Stage, run: Run) -> str:
     """What a folder between two stages says of itself."""
+    goes_on = ("`diorama video-llava finish` measures it and writes the card of what is shipped."
+               if stage == STAGES[-1] else f"The next stage is `{STAGES[STAGES.index(stage) + 1]}`.")
     return (f"# Video-LLaVA miniature after the stage `{stage}`\n\n{run.step_number} steps in {run.seconds:.0f} s on "
-            f"{run.device}. Not finished before the stage `instruct`.\n")
+            f"{run.device}. {goes_on}\n")
