@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from diorama.metrics import Interval, bootstrap
 from diorama.systems.is_vit.data import Labelled, Preprocessing
 from diorama.systems.is_vit.packed import packed_size
-from diorama.systems.is_vit.quantised import is_quantised
+from diorama.systems.is_vit.quantised import weight_layers
 from diorama.systems.is_vit.structure import find_structure
 from diorama.systems.is_vit.units import forward_through, units_of
 
@@ -37,8 +37,9 @@ def accuracy(model: Any, preprocessing: Preprocessing, data: Labelled) -> Interv
 
 
 def file_bytes(model: nn.Module) -> int:
-    """Bytes of the tensors in a file: packed codes for a quantised model, float32 else."""
-    if is_quantised(model):
+    """Bytes of the tensors in a file: packed codes where weights are rounded, float32 else."""
+    rounded = [getattr(layer.weight_quantiser, "enabled", False) for layer in weight_layers(model)]
+    if rounded and all(rounded):
         return packed_size(model)
     return sum(tensor.numel() * 4 for tensor in model.state_dict().values())
 
