@@ -37,7 +37,7 @@ def train_small(data: str, config: SmallVitConfig, out: Path, *, name: str, seed
     }
     if (test := test_part(data, config.image_size, training.classes)) is not None:
         report["accuracy"] = asdict(accuracy(model, preprocessing, test))
-    command = f"diorama is-vit train {data if data in ('digits', 'world') else Path(data).name} --seed {seed}"
+    command = f"diorama is-vit train {Path(data).name} --steps {config.steps} --seed {seed}"
     vit = VisionTransformer(model, preprocessing, training.classes, name=name, device="cpu")
     written = vit.save_pretrained(out / "model", card(name, command, report, preprocessing))
     write_text(written / MEASURED, json.dumps(report, indent=1) + "\n")
