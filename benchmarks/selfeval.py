@@ -4,8 +4,9 @@
 
 The peer (arXiv 2303.16203) is written here from its description: one item at a time, an even grid of times, one noise a
 time shared by the captions of the item, a mean error a caption over a fixed number of calls, in stages that keep fewer
-and fewer captions. Equal calls: items a second. Equal accuracy: calls and time, on the closed-form mixture, and on a
-trained generator where --weights names one. Sides are run in turn and medians are taken.
+and fewer captions. Equal calls: items a second. Equal accuracy: calls on the closed-form mixture, time where each of
+its calls also costs one of the miniature's network, and both on a trained generator where --weights names one. Sides
+are run in turn and medians are taken.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from diorama.checkpoints import miniature_names
+from diorama.diffusion.parametrisations import Denoised
 from diorama.diffusion.schedules import Schedule
 from diorama.diffusion.text import Condition
 from diorama.diffusion.text_to_image import DEFAULT, MiniatureConfig, TextToImage, build_miniature
@@ -169,6 +171,17 @@ def mixture_work(count: int) -> Work:
                 toy.model.conditions(torch.arange(CAPTIONS).repeat(count)), [CAPTIONS] * count, toy.answers.tolist())
 
 
+def priced(work: Work, model: TextToImage) -> Work:
+    """The same work with the same answers, each row of a call costing a row of the miniature's network as well."""
+    told = model.encode_text(["a small red cube is left of a large blue sphere"])
+
+    def denoise(x: Tensor, index: Tensor, condition: Condition) -> Denoised:
+        model.denoiser(torch.zeros(len(x), *model.latent_shape), index, told.rows([0] * len(x)))
+        return work.denoise(x, index, condition)
+
+    return replace(work, denoise=denoise)
+
+
 def generator_work(model: TextToImage, items: Sequence[Item]) -> Work:
     """The world's items in front of a generator."""
     clean = torch.cat([model.to_latents(torch.from_numpy(np.array(item.image)).unsqueeze(0)) for item in items])
@@ -188,7 +201,10 @@ def rows(quick: bool, weights: str) -> list[Row]:
     work = generator_work(model, items)
     name = weights if trained else "the miniature's network with random weights"
     found = [equal_calls(work, 4 if quick else 10, repeats, name, rows=128)]
-    found += equal_accuracy(mixture_work(60 if quick else 300), repeats, "closed-form mixture", rows=1024)
+    found += equal_accuracy(mixture_work(300), 1, "closed-form mixture", rows=1024)[:2]
+    bare = model if not trained else build_miniature(MiniatureConfig(), device="cpu")
+    costly = priced(mixture_work(12 if quick else 60), bare)
+    found += equal_accuracy(costly, 1, "closed-form mixture at the price of the miniature's network", rows=128)
     if trained:
         more = generator_work(model, world_items(2 if quick else 20, size=model.image_size))
         found += equal_accuracy(more, 1 if quick else 3, name, rows=128)
