@@ -1,17 +1,26 @@
-"""Draw how much contrast each schedule and each way of stepping keeps: an exact denoiser, no network, no training.
+"""Draw how much contrast each schedule keeps, and put the measured tables into the system's page.
 
-Type: .venv/bin/python docs/figures/emu_video.py     (writes docs/figures/emu_video_contrast.svg)
+Type: .venv/bin/diorama emu-video reproduce --json > docs/figures/emu_video_claim.json
+      .venv/bin/python docs/figures/emu_video.py
+(writes docs/figures/emu_video_contrast.svg, which needs no claim, and what stands between the markers of
+src/diorama/systems/emu_video/README.md)
 """
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from diorama.diffusion import schedules
 from diorama.diffusion.schedules import Schedule
-from diorama.systems.emu_video.contrast import contrast_kept, limit_kept
+from diorama.systems.emu_video.contrast import contrast_kept, limit_kept, table
 
+ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(__file__).with_name("emu_video_contrast.svg")
+CLAIM = Path(__file__).with_name("emu_video_claim.json")
+PAGE = ROOT / "src/diorama/systems/emu_video/README.md"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 REDUNDANCIES = [2**k for k in range(6, 17)]
 LEFT, TOP, WIDE, HIGH = 70, 60, 560, 300
 Line = tuple[str, str, str, Callable[[int], float]]
@@ -70,6 +79,39 @@ def place(redundancy: int) -> float:
     return (math.log(redundancy) - first) / (last - first)
 
 
+def contrast_rows() -> list[str]:
+    """The closed form as a table."""
+    rows = ["| values averaged | stock, any steps | zero SNR, 25 even steps | 50 | 250 | 25 dense near noise |",
+            "|---|---|---|---|---|---|"]
+    return rows + [f"| {row.redundancy} | {row.limit:.3f} | {row.zero[25]:.3f} | {row.zero[50]:.3f} | "
+                   f"{row.zero[250]:.3f} | {row.dense:.3f} |" for row in table()]
+
+
+def claim_rows(claim: Mapping[str, Any]) -> list[str]:
+    """The trained arms and every check with its verdict."""
+    rows = [f"`diorama emu-video reproduce` ({claim['mode']}), {claim['seconds']:.0f} s on {claim['device']}; 95 % "
+            "intervals.", "", "| arm | metric | mean | interval | n | seeds |", "|---|---|---|---|---|---|"]
+    for arm in claim["arms"]:
+        if "values" not in arm["name"]:
+            rows += [f"| {arm['name']} | {name} | {m['mean']:.3g} | {m['low']:.3g} - {m['high']:.3g} | {m['n']} | "
+                     f"{m['seeds']} |" for name, m in arm["metrics"].items()]
+    rows += ["", "| check | difference | interval | holds |", "|---|---|---|---|"]
+    return rows + [f"| {c['says']} | {c['difference']:.3g} | {c['low']:.3g} - {c['high']:.3g} | "
+                   f"{'yes' if c['holds'] else '**no**'} |" for c in claim["checks"]]
+
+
+def measured(page: str) -> str:
+    """The page with its tables made anew."""
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    rows = contrast_rows()
+    if CLAIM.is_file():
+        rows += ["", *claim_rows(json.loads(CLAIM.read_text(encoding="utf-8")))]
+    return f"{before}{BEGIN}\n" + "\n".join(rows) + f"\n{END}{after}"
+
+
 if __name__ == "__main__":
     TARGET.write_text(draw(), encoding="utf-8")
+    PAGE.write_text(measured(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     print(TARGET)
+    print(PAGE)

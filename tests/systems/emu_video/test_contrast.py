@@ -1,5 +1,8 @@
 """The closed form of the terminal SNR: an exact denoiser through the real sampler."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 
 from diorama.diffusion import schedules
@@ -35,6 +38,15 @@ def test_plain_flow_matching_with_even_steps_is_not_free_of_it() -> None:
     flow = schedules.flow()
     kept = [contrast_kept(flow, schedules.trailing(1000, steps), 8192) for steps in (25, 50, 250)]
     assert kept == pytest.approx([0.45, 0.68, 0.93], abs=0.02)
+
+
+def test_the_figure_and_the_page_are_current() -> None:
+    root = Path(__file__).resolve().parents[3]
+    figure = runpy.run_path(str(root / "docs" / "figures" / "emu_video.py"))
+    command = "type: .venv/bin/python docs/figures/emu_video.py"
+    assert figure["draw"]() == figure["TARGET"].read_text(encoding="utf-8"), command
+    page = figure["PAGE"].read_text(encoding="utf-8")
+    assert figure["measured"](page) == page, command
 
 
 def test_a_single_value_is_kept_by_either_schedule() -> None:

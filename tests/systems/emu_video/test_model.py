@@ -93,6 +93,14 @@ def test_nothing_given_is_the_same_as_zeros_to_the_bit(backbone: nn.Module, inpu
 
 
 @torch.no_grad()
+def test_spatial_layers_do_not_know_the_order_of_frames(backbone: nn.Module, inputs) -> None:
+    """Before any training the network sees frames alone: permuted frames give permuted answers."""
+    video, order = inflate(backbone, CONFIG), torch.tensor([3, 0, 4, 1, 2])
+    shuffled = video(inputs.sample[:, order], inputs.times, inputs.text)
+    torch.testing.assert_close(shuffled, video(*inputs.of_model)[:, order], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
 def test_frames_and_clips_keep_their_order(backbone: nn.Module, inputs) -> None:
     """Pitfall 3: rows are batch-major. A change in one clip never shows in another, whichever frame it is in."""
     video = inflate(backbone, CONFIG)

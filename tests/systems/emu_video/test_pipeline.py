@@ -49,6 +49,23 @@ def test_a_clip_is_pixels_and_a_row_depends_on_its_own_seed(emu: EmuVideo, image
     assert torch.equal(clips, emu.animate(images, CAPTIONS, Sampling(seed=5)))
 
 
+def test_sampling_starts_at_pure_noise(emu: EmuVideo, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall 6: whatever the number of steps, the first one is at the last time, where the SNR is zero."""
+    asked: list[int] = []
+    forward = emu.video.forward
+
+    def heard(sample, times, condition, given=None):
+        asked.append(int(times[0]))
+        return forward(sample, times, condition, given)
+
+    monkeypatch.setattr(emu.video, "forward", heard)
+    for steps in (2, 10):
+        asked.clear()
+        emu.animate(images, CAPTIONS, Sampling(steps=steps))
+        assert asked[0] == 999 and asked == sorted(asked, reverse=True) and len(asked) == steps
+    assert emu.mode.schedule.snr[-1] == 0
+
+
 def test_image_text_and_scales_all_matter(emu: EmuVideo, images: torch.Tensor) -> None:
     clips = emu.animate(images, CAPTIONS)
     for other in (emu.animate(images.flip(0), CAPTIONS), emu.animate(images, CAPTIONS[::-1]),
