@@ -21,7 +21,7 @@ def subject(name: str) -> tuple[VisionTransformer, Labelled, dict[str, Any]]:
         pytest.importorskip("sklearn")
     folder = miniatures_folder() / f"is-vit-{name}"
     vit = VisionTransformer.from_pretrained(f"is-vit-{name}", device="cpu")
-    return vit, named_set(name, "test", 300, vit.preprocessing.size).first(300), json.loads(
+    return vit, named_set(name, "test", 1000, vit.preprocessing.size), json.loads(
         (folder / "measured.json").read_text())
 
 

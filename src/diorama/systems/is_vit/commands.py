@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -81,31 +82,37 @@ def quantize(
         return 0
     from diorama.systems.is_vit.evaluate import file_bytes
     from diorama.systems.is_vit.pipeline import VisionTransformer, quantise_to
-    from diorama.systems.is_vit.towers import holds_towers, quantise_towers
-
-    began = time.perf_counter()
-
-    def progress(what: str, done: int, total: int) -> None:
-        note(f"{done}/{total} {what} ({time.perf_counter() - began:.0f} s)")
+    from diorama.systems.is_vit.towers import holds_towers
 
     if holds_towers(model):
-        towers = quantise_towers(model, out, config, source=calibration, few=few, told=note, progress=progress,
-                                 device=common.device)
-        lines = [f"{out}: a checkpoint of the same system, weights of its towers at {config.weight_bits} bits"]
-        lines += [f"  {name}: {row['bytes'] / 1e6:.2f} MB of codes (float32 {row['float_bytes'] / 1e6:.2f} MB), "
-                  f"{row['images']} images" for name, row in towers.items()]
-        emit({"out": str(out), "bits": config.bits, "towers": towers}, "\n".join(lines), common)
-        return 0
+        return _quantize_towers(model, out, config, calibration, few, common)
+    began = time.perf_counter()
     vit = VisionTransformer.from_pretrained(model, device=common.device)
     before = file_bytes(vit.model)
     pixels = vit.calibration(calibration, config, few=few)
     note(f"calibrating {model} to {config.bits} on {len(pixels)} images")
-    small = quantise_to(out, vit, pixels, config, source=calibration, progress=progress)
+    small = quantise_to(out, vit, pixels, config, source=calibration, progress=_teller(began))
     after, seconds = file_bytes(small.model), time.perf_counter() - began
     emit({"out": str(out), "bits": config.bits, "images": len(pixels), "bytes": after, "float_bytes": before,
           "seconds": round(seconds, 1)},
          f"{out}: {config.bits}, {after / 1e6:.2f} MB (float32 {before / 1e6:.2f} MB), {seconds:.1f} s", common)
     return 0
+
+
+def _quantize_towers(model: str, out: Path, config: QuantiseConfig, calibration: str, few: bool, common: Common) -> int:
+    from diorama.systems.is_vit.towers import quantise_towers
+
+    towers = quantise_towers(model, out, config, source=calibration, few=few, told=note,
+                             progress=_teller(time.perf_counter()), device=common.device)
+    lines = [f"{out}: a checkpoint of the same system, weights of its towers at {config.weight_bits} bits"]
+    lines += [f"  {name}: {row['bytes'] / 1e6:.2f} MB of codes (float32 {row['float_bytes'] / 1e6:.2f} MB), "
+              f"{row['images']} images" for name, row in towers.items()]
+    emit({"out": str(out), "bits": config.bits, "towers": towers}, "\n".join(lines), common)
+    return 0
+
+
+def _teller(began: float) -> Callable[[str, int, int], None]:
+    return lambda what, done, total: note(f"{done}/{total} {what} ({time.perf_counter() - began:.0f} s)")
 
 
 def settings_of(recipe: str, bits: str, *, softmax: Softmax | None, eta: Literal["grid", "powers"],
