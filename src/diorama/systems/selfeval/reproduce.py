@@ -204,7 +204,7 @@ def _examined(folder: Path, name: str, latent: bool, ordered: bool, share: float
               sizes: Sizes, seed: int) -> Examined:
     model = TextToImage.from_pretrained(folder)
     exam = SelfEval(model, sizes.elimination, seed=seed)
-    generated = {}
+    generated: dict[str, np.ndarray] = {}
     for task in TASKS:
         captions = [item.options[item.answer] for item in items if item.task == task]
         Random(seed).shuffle(captions)
