@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from diorama.systems.is_vit import reproduce as module
+from diorama.systems.is_vit.arms import Sizes, folded
 from diorama.systems.is_vit.data import WORLD_CLASSES, Labelled, Preprocessing
 from diorama.systems.is_vit.pipeline import VisionTransformer
 from diorama.systems.is_vit.quantised import QuantisedNorm
-from diorama.systems.is_vit.reproduce import Found, Sizes, accuracy, difference, folded
+from diorama.systems.is_vit.reproduce import Found, accuracy, difference
 from diorama.systems.is_vit.sos import quantise
 from diorama.systems.is_vit.structure import find_structure
 
@@ -27,7 +28,8 @@ def subject(tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         images = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=generator)
         return Labelled(images, torch.randint(0, 5, (count,), generator=generator), tuple("abcde"))
 
-    monkeypatch.setattr(module, "subjects", lambda *_: iter([("world", vit, some(64), some(20))]))
+    parts = some(64), some(20)
+    monkeypatch.setattr(module, "subjects", lambda *_: iter([("world", vit, *parts)]))
 
 
 @pytest.mark.usefixtures("subject")
@@ -46,14 +48,17 @@ def test_every_arm_is_measured(tmp_path: Path) -> None:
     found = claim.to_json()
     assert found["holds"] == all(check["holds"] for check in found["checks"]) and found["mode"] == "full"
     assert len(said) == len(measured)
-    assert not list(tmp_path.iterdir())
+    again = module.reproduce(seeds=(0,), out=tmp_path, progress=said.append, sizes=SMALLEST)
+    assert len(said) == len(measured)  # read from what is finished, not run again
+    assert [check.to_json() for check in again.checks] == [check.to_json() for check in claim.checks]
 
 
 @pytest.mark.usefixtures("subject")
-def test_the_quick_claim_has_fewer_arms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quick_claim_has_fewer_arms_and_keeps_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "QUICK", Sizes(bits=("w3a3",), images=16, range_images=8, batch=8, iterations=2,
                                                examined=20, ablations=False))
-    claim = module.reproduce(quick=True, seeds=(0, 1), progress=lambda text: None)
+    claim = module.reproduce(quick=True, seeds=(0, 1), out=tmp_path, progress=lambda text: None)
+    assert not list(tmp_path.iterdir())
     assert claim.mode == "quick" and len(claim.checks) == 6
     assert all(arm.seeds == 2 and arm.metrics["accuracy"].n == 20 for arm in claim.arms if "accuracy" in arm.metrics)
     assert not any("injected" in arm.name or "QDrop" in arm.name for arm in claim.arms)

@@ -6,44 +6,32 @@ steps (one_stage, brecq and qdrop take those of both stages at once). Nothing is
 
 from __future__ import annotations
 
-import copy
+import hashlib
+import json
 import os
 import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from diorama.checkpoints import replaced_folder
+from diorama.checkpoints import replaced_folder, write_text
 from diorama.console import note
-from diorama.errors import InputError, MissingExtra
+from diorama.errors import MissingExtra
 from diorama.metrics import Interval, bootstrap, paired_difference
 from diorama.metrics.claims import Arm, Check, Claim, Published
-from diorama.nn.quantisers import Quantiser
-from diorama.systems.is_vit import sos
-from diorama.systems.is_vit.config import PRESETS, SMALL, QuantiseConfig, parse_bits
+from diorama.systems.is_vit.arms import QUICK, Sizes, arms_of, as_deployed, groups
+from diorama.systems.is_vit.config import SMALL
 from diorama.systems.is_vit.data import Labelled, labelled_folder, named_set
-from diorama.systems.is_vit.evaluate import (
-    channel_spread,
-    file_bytes,
-    hits,
-    inject_outliers,
-    milliseconds,
-    spread_summary,
-)
-from diorama.systems.is_vit.fast import use_int8
-from diorama.systems.is_vit.integer import hold_codes
+from diorama.systems.is_vit.evaluate import channel_spread, file_bytes, hits, milliseconds, spread_summary
 from diorama.systems.is_vit.pipeline import VisionTransformer
-from diorama.systems.is_vit.quantised import is_quantised, norm_readers, round_weights, weight_layers
 from diorama.systems.is_vit.recipe import train_small
-from diorama.systems.is_vit.reparameterise import reparameterise
-from diorama.systems.is_vit.structure import Structure, find_structure
 
 CLAIM = ("at 3 bits a vision transformer keeps most of its accuracy only if the quantiser of its attention "
          "probabilities fits them (SULQ) and its weights are tuned in three stages around a lossless fold of the "
@@ -56,31 +44,6 @@ PUBLISHED = (
     Published("QDrop with 20 times the steps against I&S-ViT, W3A3", "better on 4 of 7 networks", "APHQ-ViT, CVPR 25"),
 )
 FULL_SEEDS = (0, 1, 2)
-OUTLIERS = 16.0
-"""Factor by which the injected channels are wider, at most; 3 channels of every LayerNorm."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """How much is calibrated and examined."""
-
-    bits: tuple[str, ...] = ("w2a2", "w3a3", "w4a4", "w6a6")
-    """The paper's three, and before them 2: networks of this size do not collapse at 3, and at 2 they do."""
-    images: int = 512
-    range_images: int = 64
-    batch: int = 32
-    iterations: int = 60
-    examined: int = 1000
-    ablations: bool = True
-    """Also the arms that are run at the fewest bits alone, and the injected outliers."""
-
-    @property
-    def low(self) -> tuple[str, ...]:
-        """Those of at most 3 bits, about which the claim is."""
-        return tuple(bits for bits in self.bits if parse_bits(bits)[1] <= 3)
-
-
-QUICK = Sizes(bits=("w2a2", "w3a3"), images=256, iterations=30, examined=500, ablations=False)
 
 
 @dataclass
@@ -94,11 +57,15 @@ class Found:
 
 
 Table = dict[str, Found]
+Row = dict[str, Any]
+"""What one arm gave with one seed, as JSON: arm, right (0 and 1 for every image), megabytes, milliseconds, seconds."""
 
 
 def reproduce(*, quick: bool = False, seeds: Sequence[int] = FULL_SEEDS, out: Path = Path("runs/is-vit-claim"),
               progress: Callable[[str], None] = note, natural: Path | None = None, sizes: Sizes | None = None) -> Claim:
     """Measure the claim on the world and, where scikit-learn is there, on its digits; `quick` takes under a minute.
+
+    out: what is finished is kept there, so that a stopped run goes on, and runs with other seeds can share the work.
 
     natural: a folder with train/<class> and test/<class>, on which a ViT is trained first (in `out`) and then treated
     likewise; without it, the pictures of DIORAMA_DATA where that is set. Times are of one CPU process as it runs,
@@ -108,10 +75,11 @@ def reproduce(*, quick: bool = False, seeds: Sequence[int] = FULL_SEEDS, out: Pa
     sizes = sizes or (QUICK if quick else Sizes())
     table: Table = defaultdict(Found)
     spreads = {}
+    finished = None if quick else out / "finished"
     for name, vit, train_part, test_part in subjects(sizes, out, natural, quick, progress):
         spreads[name] = spread_summary(channel_spread(vit.model, _pixels(vit, train_part, 64, seed=0)))
         for seed in seeds:
-            _examine(table, name, vit, train_part, test_part, sizes, seed, progress)
+            _examine(table, name, vit, train_part, test_part, sizes, seed, finished, progress)
     arms = [Arm(name, _metrics(found), len(found.right)) for name, found in table.items()]
     arms += [Arm(f"{name}: LayerNorm channels, widest over median", {"ratio": spread}) for name, spread in
              spreads.items()]
@@ -157,115 +125,55 @@ def _pixels(vit: VisionTransformer, data: Labelled, count: int, *, seed: int) ->
 
 
 def _examine(table: Table, name: str, vit: VisionTransformer, train_part: Labelled, test_part: Labelled, sizes: Sizes,
-             seed: int, progress: Callable[[str], None]) -> None:
-    """Every arm of one network with one seed."""
+             seed: int, finished: Path | None, progress: Callable[[str], None]) -> None:
+    """Every arm of one network with one seed; groups of arms that lie in `finished` are read, not run again."""
     pixels = _pixels(vit, train_part, sizes.images, seed=seed)
-
-    def note_down(arm: str, model: Any, seconds: float) -> None:
-        found = table[f"{name} {arm}"]
-        found.right.append(hits(model, vit.preprocessing, test_part))
-        found.megabytes.append(file_bytes(model) / 1e6)
-        if (fast := as_deployed(model)) is not None:
-            found.milliseconds.append(milliseconds(fast, pixels[:64], repeats=3))
-        found.seconds.append(seconds)
-        progress(f"is-vit, seed {seed}: {name} {arm}: {found.right[-1].mean():.1%} ({seconds:.0f} s)")
-
-    note_down("fp32", vit.model, 0.0)
-    for bits in sizes.bits:
-        for arm, model, seconds in _arms(vit.model, pixels, bits, sizes, seed):
-            note_down(f"{bits} {arm}", model, seconds)
-    if not sizes.ablations:
-        return
-    changed = copy.deepcopy(vit.model)
-    inject_outliers(changed, factor=OUTLIERS, channels=3, seed=seed)
-    note_down("injected fp32", changed, 0.0)
-    for bits in sizes.low:
-        for arm in ("uniform", "sulq", "reparameterisation only", "SOS 1+2+3"):
-            model, seconds = _timed(changed, pixels, _settings(arm, bits, sizes, seed))
-            note_down(f"injected {bits} {arm}", model, seconds)
+    mark = _mark(vit, pixels, test_part, sizes)
+    for group in groups(sizes):
+        path = finished / f"{name} {group} seed {seed}.json" if finished is not None else None
+        rows = _read_rows(path, mark)
+        if rows is None:
+            rows = []
+            for arm, model, seconds in arms_of(group, vit.model, pixels, sizes, seed):
+                rows.append(_measure(arm, model, vit, pixels, test_part, seconds))
+                share = sum(rows[-1]["right"]) / len(test_part)
+                progress(f"is-vit, seed {seed}: {name} {arm}: {share:.1%} ({seconds:.0f} s)")
+            _write_rows(path, mark, rows)
+        for row in rows:
+            found = table[f"{name} {row['arm']}"]
+            found.right.append(np.array(row["right"], dtype=bool))
+            found.megabytes.append(row["megabytes"])
+            found.seconds.append(row["seconds"])
+            if row["milliseconds"] is not None:
+                found.milliseconds.append(row["milliseconds"])
 
 
-CALIBRATED = {"uniform": "uniform", "log2 clamped": "log2", "log2 masked": "log2-masked", "sulq": "sulq",
-              "reparameterisation only": "repq"}
-TUNED: Mapping[str, QuantiseConfig] = {
-    "SOS 1": replace(PRESETS["is-vit"], stages=1),
-    "SOS 1+2+3": PRESETS["is-vit"],
-    "one stage": replace(PRESETS["is-vit"], method="one_stage"),
-    "QDrop": PRESETS["qdrop"],
-}
-ABLATIONS: Mapping[str, QuantiseConfig] = {
-    "BRECQ": PRESETS["brecq"],
-    "SOS with log2": replace(PRESETS["is-vit"], softmax="log2"),
-    "SOS with log2 masked": replace(PRESETS["is-vit"], softmax="log2_masked"),
-    "SOS with uniform": replace(PRESETS["is-vit"], softmax="uniform"),
-    "SOS, eta a power of two": replace(PRESETS["is-vit"], eta="powers"),
-}
+def _measure(arm: str, model: Any, vit: VisionTransformer, pixels: Tensor, test_part: Labelled, seconds: float) -> Row:
+    fast = as_deployed(model)
+    return {"arm": arm, "right": hits(model, vit.preprocessing, test_part).astype(int).tolist(),
+            "megabytes": file_bytes(model) / 1e6, "seconds": seconds,
+            "milliseconds": milliseconds(fast, pixels[:64], repeats=3) if fast is not None else None}
 
 
-def _settings(arm: str, bits: str, sizes: Sizes, seed: int) -> QuantiseConfig:
-    """An arm's settings: fewer steps than the paper at a rate that keeps the published product of rate and steps."""
-    base = PRESETS[CALIBRATED[arm]] if arm in CALIBRATED else {**TUNED, **ABLATIONS}[arm]
-    rate = base.learning_rate * base.iterations / sizes.iterations
-    return replace(base.with_bits(bits), images=sizes.images, range_images=sizes.range_images, batch=sizes.batch,
-                   iterations=sizes.iterations, learning_rate=rate, seed=seed)
+def _mark(vit: VisionTransformer, pixels: Tensor, test_part: Labelled, sizes: Sizes) -> str:
+    """Changes with the network, the images and the settings."""
+    seen = hashlib.sha256(json.dumps(asdict(sizes)).encode())
+    for tensor in (*vit.model.state_dict().values(), pixels, test_part.images, test_part.labels):
+        seen.update(tensor.detach().contiguous().numpy().tobytes())
+    return seen.hexdigest()
 
 
-def _arms(model: nn.Module, pixels: Tensor, bits: str, sizes: Sizes, seed: int,
-          ) -> Iterator[tuple[str, nn.Module, float]]:
-    """Every arm at some bits: its name, the quantised network, and the seconds it took."""
-    for arm in CALIBRATED:
-        yield arm, *_timed(model, pixels, _settings(arm, bits, sizes, seed))
-    for arm in ("SOS 1", "SOS 1+2+3") if sizes is QUICK else TUNED:
-        small, seconds = _timed(model, pixels, _settings(arm, bits, sizes, seed))
-        yield arm, small, seconds
-        if arm == "SOS 1":
-            both = folded(small, find_structure(model))
-            yield "SOS 1+2", both, seconds
-            for name, one in (("SOS 1", small), ("SOS 1+2", both)):
-                yield f"{name}, weights float", with_float_weights(one), seconds
-    if sizes.ablations and bits == sizes.bits[0]:
-        for arm in ABLATIONS:
-            yield arm, *_timed(model, pixels, _settings(arm, bits, sizes, seed))
-
-
-def _timed(model: nn.Module, pixels: Tensor, config: QuantiseConfig) -> tuple[nn.Module, float]:
-    began = time.perf_counter()
-    small, _ = sos.quantise(model, pixels, config)
-    return small, time.perf_counter() - began
-
-
-def folded(small: nn.Module, structure: Structure) -> nn.Module:
-    """A network after stage 1 taken through stage 2: scales folded, weights rounded again, nothing tuned."""
-    after = copy.deepcopy(small)
-    for norm, readers in norm_readers(after, structure):
-        reparameterise(norm, readers)
-    round_weights(after)
-    return after
-
-
-def as_deployed(model: Any) -> Any:
-    """What would be run: the float network itself, a quantised one on bytes; None where the processor or the arm (a
-    channel-wise scale) does not allow that."""
-    if not is_quantised(model):
-        return model
-    if not all(getattr(layer.weight_quantiser, "enabled", False) for layer in weight_layers(model)):
+def _read_rows(path: Path | None, mark: str) -> list[Row] | None:
+    if path is None or not path.is_file():
         return None
-    fast = copy.deepcopy(model)
-    try:
-        hold_codes(fast)
-        use_int8(fast)
-    except InputError:
-        return None
-    return fast
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content["rows"] if content["mark"] == mark else None
 
 
-def with_float_weights(model: nn.Module) -> nn.Module:
-    """A copy whose weights are not rounded."""
-    plain = copy.deepcopy(model)
-    for layer in weight_layers(plain):
-        assert isinstance(layer.weight_quantiser, Quantiser)
-        layer.weight_quantiser.enabled = False
-    return plain
+def _write_rows(path: Path | None, mark: str, rows: list[Row]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps({"mark": mark, "rows": rows}) + "\n")
 
 
 # ---- numbers --------------------------------------------------------------------------------------------------------
