@@ -189,32 +189,37 @@ class Table(nn.Module):
 
 
 class CodedWeight(nn.Module):
-    """Codes of weights behind a DequantizeLinear along the rows."""
+    """Codes of weights behind a DequantizeLinear along the output channels; of a linear layer (in, out)."""
 
     def __init__(self, layer: CodedLinear | CodedPatches):
         super().__init__()
         quantiser = layer.weight_quantiser
         assert isinstance(quantiser, UniformQuantiser)
-        self.register_buffer("codes", layer.codes)
+        self.axis = 1 if isinstance(layer, CodedLinear) else 0
+        self.register_buffer("codes", layer.codes.t().contiguous() if self.axis else layer.codes)
         self.register_buffer("scale", quantiser.scale.clone())
         self.register_buffer("zero", quantiser.zero_point.to(torch.uint8))
 
     def forward(self) -> Tensor:
         codes: Any = self.codes
-        return torch.onnx.ops.symbolic("DequantizeLinear", (codes, self.scale, self.zero), {"axis": 0},
+        return torch.onnx.ops.symbolic("DequantizeLinear", (codes, self.scale, self.zero), {"axis": self.axis},
                                        dtype=torch.float32, shape=codes.shape, version=OPSET)
 
 
 class OnnxLinear(nn.Module):
-    """A coded linear layer as floats behind QuantizeLinear and DequantizeLinear."""
+    """A coded linear layer as floats behind QuantizeLinear and DequantizeLinear.
+
+    The input of each is quantised right before the product, also where layers share a LayerNorm: a float there would
+    have onnxruntime replace a product with 4-bit weights by one that rounds its input to 8 bits of its own.
+    """
 
     def __init__(self, layer: CodedLinear):
         super().__init__()
-        self.held, self.bias = CodedWeight(layer), layer.bias
-        self.given = None if layer.input_quantiser is None else Qdq(layer.source)
+        self.held, self.bias, self.given = CodedWeight(layer), layer.bias, Qdq(layer.source)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x if self.given is None else self.given(x), self.held(), self.bias)
+        out = torch.matmul(self.given(x), self.held())
+        return out if self.bias is None else out + self.bias
 
 
 class OnnxPatches(nn.Module):
@@ -228,20 +233,6 @@ class OnnxPatches(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         return F.conv2d(pixels, self.held(), self.bias, self.stride, self.padding)
-
-
-class OnnxNorm(nn.Module):
-    """A LayerNorm whose output is quantised."""
-
-    def __init__(self, norm: QuantisedNorm):
-        super().__init__()
-        self.normalized_shape, self.eps = norm.normalized_shape, norm.eps
-        self.weight, self.bias = norm.weight, norm.bias
-        assert isinstance(norm.output_quantiser, Quantiser)
-        self.given = Qdq(norm.output_quantiser)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.given(F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps))
 
 
 def onnx_attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
@@ -268,7 +259,7 @@ def use_onnx(model: nn.Module) -> None:
         elif isinstance(module, CodedPatches):
             replace_part(model, name, OnnxPatches(module))
         elif isinstance(module, QuantisedNorm):
-            replace_part(model, name, OnnxNorm(module))
+            module.output_quantiser = nn.Identity()  # its readers quantise
         elif isinstance(getattr(module, "quantisers", None), AttentionQuantisers):
             _turn_attention(module)
 
