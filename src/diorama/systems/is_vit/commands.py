@@ -196,7 +196,8 @@ def evaluate(
     examined = named_set(data, "test", images, vit.preprocessing.size, vit.labels)
     right = accuracy(vit.model, vit.preprocessing, examined)
     pixels = vit.preprocessing.normalise(examined.images[:64]).to(vit.device)
-    size, taken = file_bytes(vit.model), milliseconds(vit.model, pixels)
+    stored = VisionTransformer.from_pretrained(weights, device=common.device) if int8 else vit
+    size, taken = file_bytes(stored.model), milliseconds(vit.model, pixels)
     emit({"weights": weights, "data": data, "accuracy": asdict(right), "bytes": size, "milliseconds": taken},
          f"{weights} on {data}: {right.mean:.1%} ({right.low:.1%} - {right.high:.1%}, n {right.n}), "
          f"{size / 1e6:.2f} MB, {taken:.2f} ms an image", common)
@@ -217,7 +218,8 @@ def export(
     weights
         A folder that `quantize` wrote.
     format
-        safetensors: the packed file with the recipe. onnx: QDQ for uniform quantisers, a table for SULQ.
+        safetensors: the rounded weights as floats under transformers' names, activations not quantised. onnx: 4- or
+        8-bit weights and QuantizeLinear/DequantizeLinear, a table for SULQ (runtimes compute it in float).
     """
     out = common.folder(f"{weights.name}-{format}")
     if common.dry_run:

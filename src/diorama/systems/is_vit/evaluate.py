@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diorama.metrics import Interval, bootstrap
 from diorama.systems.is_vit.data import Labelled, Preprocessing
+from diorama.systems.is_vit.integer import CodedLinear
 from diorama.systems.is_vit.packed import packed_size
 from diorama.systems.is_vit.quantised import weight_layers
 from diorama.systems.is_vit.structure import find_structure
@@ -38,6 +39,8 @@ def accuracy(model: Any, preprocessing: Preprocessing, data: Labelled) -> Interv
 
 def file_bytes(model: nn.Module) -> int:
     """Bytes of the tensors in a file: packed codes where weights are rounded, float32 else."""
+    if any(isinstance(module, CodedLinear) for module in model.modules()):
+        return packed_size(model)
     rounded = [getattr(layer.weight_quantiser, "enabled", False) for layer in weight_layers(model)]
     if rounded and all(rounded):
         return packed_size(model)

@@ -96,11 +96,13 @@ def packed_size(model: nn.Module) -> int:
     """Bytes that the tensors of a quantised network take in a packed file; the model may lie on the meta device."""
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in model.state_dict().items()}
     for name, module in model.named_modules():
-        if isinstance(module, QuantisedLinear | QuantisedPatches):
-            del sizes[f"{name}.weight"]
+        if isinstance(module, QuantisedLinear | QuantisedPatches | CodedLinear | CodedPatches):
+            is_coded = isinstance(module, CodedLinear | CodedPatches)
+            count = (module.codes if is_coded else module.weight).numel()
+            sizes.pop(f"{name}.codes" if is_coded else f"{name}.weight")
             quantiser = module.weight_quantiser
             assert isinstance(quantiser, UniformQuantiser)
-            sizes[f"{name}.codes"] = packed_bytes(module.weight.numel(), quantiser.levels.bit_length() - 1)
+            sizes[f"{name}.packed"] = packed_bytes(count, quantiser.levels.bit_length() - 1)
     return sum(sizes.values())
 
 
