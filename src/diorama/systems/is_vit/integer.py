@@ -31,7 +31,7 @@ MOST_SHIFT = 15
 """Probabilities whose levels span more octaves are multiplied as floats."""
 
 Product = Callable[[Tensor, Tensor, int], Tensor]
-"""product(a, b, largest): the float32 nearest to a @ b, for integers a (..., M, K), b (..., K, N) and |a b| <= largest."""
+"""product(a, b, largest): the float32 nearest to a @ b, for integers a (..., M, K), b (..., K, N), |a b| <= largest."""
 
 
 def integer_product(a: Tensor, b: Tensor, largest: int) -> Tensor:

@@ -133,7 +133,7 @@ def is_packed(folder: str | Path) -> bool:
 
 
 def read_packed_config(folder: str | Path) -> dict[str, Any]:
-    """config.json of a packed checkpoint, checked. Raises CheckpointError if it is none, of another format or changed."""
+    """config.json of a packed checkpoint. Raises CheckpointError if it is none, of another format, or was changed."""
     content = read_config(folder)
     found = content.get(FIELD)
     if not isinstance(found, dict) or found.get("quant_method") != METHOD:
