@@ -74,6 +74,11 @@ class Int8Linear(nn.Module):
     into codes first. Rows of weights that do not fit int8 cost a sum of the inputs and two passes over the output.
     """
 
+    scale: Tensor
+    shift: Tensor
+    zeros: Tensor
+    correction: Tensor
+
     def __init__(self, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, given: Codes, *,
                  activation: Activation = "none", out: Codes | None = None, signed: bool = False):
         super().__init__()
@@ -129,6 +134,9 @@ class Int8Linear(nn.Module):
 
 class Int8LayerNorm(nn.Module):
     """LayerNorm over the last axis straight to uint8 codes, with the scale of the codes in its weights."""
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor, eps: float, out: Codes):
         super().__init__()
