@@ -71,7 +71,8 @@ def draw(claim: Mapping[str, Any]) -> str:
 def table(claim: Mapping[str, Any]) -> str:
     """Accuracy, size and time of every arm, then the checks with their verdicts."""
     seeds = max(metrics["accuracy"]["seeds"] for arms in measured(claim).values() for metrics in arms.values())
-    lines = [f"`diorama is-vit reproduce{" --quick" if claim["mode"] == "quick" else ""}`: {seeds} calibration seeds, {claim['seconds']:.0f} s on {claim['device']}. "
+    command = "diorama is-vit reproduce" + (" --quick" if claim["mode"] == "quick" else "")
+    lines = [f"`{command}`: {seeds} calibration seeds, {claim['seconds']:.0f} s on {claim['device']}. "
              "Accuracy with 95 % intervals over images, all seeds pooled; bytes of the packed file; time of one image "
              "in a batch of 64, float32 or on bytes (networks of this size are mostly overhead: "
              "`benchmarks/is_vit.py` times a large one).",
