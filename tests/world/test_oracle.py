@@ -1,5 +1,6 @@
 """The oracle: geometry, tracks, motions and judging without the network; the shipped network on true renders."""
 
+import json
 import math
 from dataclasses import replace
 from random import Random
@@ -7,15 +8,24 @@ from random import Random
 import pytest
 import torch
 
-from diorama.checkpoints import miniature_names
+from diorama.checkpoints import miniature_names, miniatures_folder
 from diorama.errors import InputError
+from diorama.metrics import proportion
 from diorama.world.captions import plan
-from diorama.world.detector import GRID, PARTS, Candidate, Detector, _peaks, fit
+from diorama.world.detector import GRID, PARTS, Candidate, Detector, _peaks, fit, load_detector
 from diorama.world.detector_training import detection_loss, mirrored, truth_of
 from diorama.world.facts import events_of, precedes
 from diorama.world.judging import attributes_held, both_bound, does, has_object, judge, matches
 from diorama.world.oracle import read_images, read_video
-from diorama.world.oracle_measurement import Tally, compare_image, compare_video
+from diorama.world.oracle_measurement import (
+    Conditions,
+    Measurement,
+    Tally,
+    compare_image,
+    compare_video,
+    measure,
+    write_measured,
+)
 from diorama.world.readings import VideoReading, camera_of, reading_of
 from diorama.world.rendering import frame_times, render
 from diorama.world.sampling import sample_scene
@@ -231,13 +241,55 @@ def test_clips_need_times_that_rise():
             read_video(clip, detector=model, **times)
 
 
-@pytest.mark.skipif("world-oracle" not in miniature_names(), reason="the oracle's network is not shipped yet")
-@pytest.mark.parametrize("size", [64, 128])
-def test_the_shipped_network_reads_true_renders(size):
+def test_what_is_below_the_goal_is_said_and_small_pictures_have_none():
+    half, all_right = proportion(5, 10), proportion(400, 400)
+    big = Measurement(Conditions(n=2, clips=1), {"shape": half, "color": all_right}, {"objects": 3}, 0.5, 2.0)
+    assert big.misses == ["shape"] and big.speeds == {"pictures": 4.0, "clips": 0.5}
+    assert "below 99%" in big.table() and "left out: 3 objects" in big.table() and "4 a second" in big.table()
+    small = replace(big, conditions=Conditions(n=2, clips=0, size=32))
+    assert small.misses == [] and small.to_dict()["goal"] is None and "below" not in small.table()
+    for wrong in ({"n": 0, "clips": 0}, {"n": -1, "clips": 2}, {"clips": 2, "frames": 3}):
+        with pytest.raises(InputError):
+            Conditions(**wrong)
+
+
+def test_what_was_measured_replaces_what_the_card_said(tmp_path):
+    (tmp_path / "README.md").write_text("# net\n\nMade so.\n\n## Measured\n\nformer\n")
+    measured = Measurement(Conditions(n=2, clips=0), {"shape": proportion(5, 10)}, {}, 0.5, 0.0)
+    write_measured(tmp_path, [measured], "diorama world oracle --n 2")
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("# net\n\nMade so.\n\n## Measured\n\nBy `diorama world oracle --n 2`")
+    assert "former" not in card
+    assert measured.table() in card
+    kept = json.loads((tmp_path / "measured.json").read_text())
+    assert kept["measurements"][0]["attributes"]["shape"]["n"] == 10
+
+
+@pytest.fixture(scope="module")
+def network():
+    if "world-oracle" not in miniature_names():
+        pytest.skip("the oracle's network is not shipped")
+    return load_detector("world-oracle")
+
+
+@pytest.mark.parametrize(("size", "samples"), [(64, 1), (32, 1), (32, 2), (128, 1)])
+def test_the_first_sight_of_unseen_renders(network, size, samples):
     tally = Tally()
-    scenes = [sample_scene(900_000 + s, split="test") for s in range(64)]
-    shown = render(scenes, size=size, samples=1 if size == 64 else 2)
-    for k, reading in enumerate(read_images(shown.rgb[:, 0])):
+    scenes = [sample_scene(900_000 + s, split="test") for s in range(48)]
+    shown = render(scenes, size=size, samples=samples)
+    for k, reading in enumerate(read_images(shown.rgb[:, 0], detector=network, closely=False)):
         compare_image(reading, scenes[k], shown.visible[k, 0].tolist(), tally)
-    for name in ("color", "shape", "size", "count", "position (0.4 m)"):
-        assert tally.right[name] / tally.asked[name] > 0.95, name
+    least = {"color": 0.97, "size": 0.97, "count": 0.93, "position (0.4 m)": 0.97, "shape": 0.9}
+    for name, share in least.items():
+        assert tally.right[name] / tally.asked[name] > share, name
+
+
+def test_the_card_is_met_by_a_sample(network):
+    """A sample of unseen seeds lies where the card's intervals say, as far as a sample of its size can tell."""
+    card = json.loads((miniatures_folder() / "world-oracle" / "measured.json").read_text())
+    said = {(m["split"], m["size"], m["samples"]): m["attributes"] for m in card["measurements"]}
+    measured = measure(Conditions(n=32, clips=2, seed=800_000), network)
+    assert {"color", "shape", "size", "count", "relations", "track (a frame)", "motion words"} <= {*measured.attributes}
+    for name, value in measured.attributes.items():
+        assert value.high >= said["test", 64, 1][name]["low"], name
+    assert set(said) == {("test", 64, 1), ("novel", 64, 1), ("test", 32, 1), ("test", 32, 2)}

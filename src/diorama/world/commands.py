@@ -118,13 +118,15 @@ def sample(
 @app.command
 def oracle(
     *,
-    n: int = 2000,
+    n: int = 1000,
     clips: int = 200,
+    split: Literal["test", "novel", "both"] = "both",
     size: int = 64,
     samples: int = 1,
-    split: SplitName = "test",
+    small: bool = True,
     frames: int = 16,
     checkpoint: str = "world-oracle",
+    card: bool = False,
     common: Common | None = None,
 ) -> int:
     """Measure the oracle on scenes it has not seen: each attribute with an interval; exit 1 if one misses 99 %.
@@ -132,27 +134,49 @@ def oracle(
     Parameters
     ----------
     n
-        Still scenes.
+        Still scenes of each table.
     clips
-        Moving scenes; 0 leaves them out.
+        Moving scenes of each table; 0 leaves them out.
+    split
+        The scenes of unseen digests, those of the novel pairs, or a table for each.
+    small
+        Also read the pictures at 32 pixels, one ray each and the mean of four; no goal is set for these.
     frames
         Frames of a clip.
     checkpoint
         The shipped network, or the folder of another.
+    card
+        Write the numbers into the card of the checkpoint.
     """
-    from diorama.world.oracle_measurement import GOAL, measure
-
     common = common or Common()
+    from diorama.world.oracle_measurement import GOAL, Conditions, measure, write_measured
+
+    splits: list[SplitName] = ["test", "novel"] if split == "both" else [split]
+    planned = [Conditions(n=n, clips=clips, size=size, samples=samples, split=name, frames=frames, seed=common.seed)
+               for name in splits]
+    if small and n:
+        planned += [Conditions(n=n, clips=0, size=32, samples=rays, split=splits[0], seed=common.seed)
+                    for rays in (1, 2)]
     if common.dry_run:
-        emit({"n": n, "clips": clips}, f"would read {n} pictures and {clips} clips of the {split} split", common)
+        plan = "; ".join(f"{c.title()}: {c.n} pictures, {c.clips} clips" for c in planned)
+        emit({"plan": plan}, f"would read {plan}", common)
         return 0
-    with counting("scenes", n + clips) as advance:
-        measured = measure(n=n, clips=clips, size=size, samples=samples, split=split, frames=frames,
-                           checkpoint=checkpoint, seed=common.seed, progress=advance)
-    emit(measured.to_dict(), measured.table(), common)
-    if measured.misses:
-        note(f"below {GOAL:.0%}: {', '.join(measured.misses)}")
-    return 1 if measured.misses else 0
+    from diorama.checkpoints import resolve
+    from diorama.world.detector import load_detector
+
+    folder = resolve(checkpoint)
+    detector = load_detector(folder)
+    measured = []
+    for conditions in planned:
+        with counting(conditions.title(), conditions.n + conditions.clips) as advance:
+            measured.append(measure(conditions, detector, progress=advance))
+    if card:
+        write_measured(folder, measured, f"diorama world oracle --n {n} --clips {clips} --seed {common.seed}")
+    emit({"measurements": [m.to_dict() for m in measured]}, "\n\n".join(m.table() for m in measured), common)
+    for m in measured:
+        if m.misses:
+            note(f"{m.conditions.title()}: below {GOAL:.0%}: {', '.join(m.misses)}")
+    return 1 if any(m.misses for m in measured) else 0
 
 
 @app.command(name="train-oracle")

@@ -34,16 +34,17 @@ def read_images(pixels: Tensor, *, least: float = SURE, closely: bool = True,
                 detector: Detector | None = None) -> list[ImageReading]:
     """Read pictures uint8 (B, 3, S, S), each on its own.
 
-    `least` is the score from which a candidate counts as an object; `detector` replaces the shipped network. A reading
-    takes a second look (`diorama.world.inspection`), a quarter of a second each; without `closely` it is what the
-    network says at first sight, a hundred times faster.
+    `least` is the score from which a candidate counts as an object; `detector` replaces the shipped network. Pictures
+    with something unsure get a second look (`diorama.world.inspection`), which takes about a second each; without
+    `closely` a reading is what the network says at first sight.
     Raises InputError for another type or shape, and CheckpointError where no network is shipped.
     """
     model = detector or load_detector()
     if not closely:
         return [reading_of(found) for found in detect(pixels, model, least=least)]
     candidates = detect(pixels, model, least=min(least, inspection.FAINT))
-    return [inspection.inspected(image, found, least) for image, found in zip(fit(pixels), candidates, strict=True)]
+    return [inspection.inspected(image, found, least=least, side=pixels.shape[-1])
+            for image, found in zip(fit(pixels), candidates, strict=True)]
 
 
 def read_video(

@@ -6,14 +6,19 @@ out and counted; a scene that has one is left out of the count of objects and co
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+import platform
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from diorama.checkpoints import CARD, write_text
 from diorama.errors import InputError
 from diorama.metrics import Interval, proportion
-from diorama.world.detector import Detector, load_detector
+from diorama.world.detector import SIDE, Detector
 from diorama.world.detector_training import truth_of
 from diorama.world.facts import (
     PLACES,
@@ -34,6 +39,8 @@ from diorama.world.sampling import Split, sample_scene
 from diorama.world.scene import Scene, state_at
 
 GOAL = 0.99
+HEADING = "## Measured"
+MEASURED = "measured.json"
 SAME_SPOT = 0.16
 """Distance in the picture, whose half-width is 1, within which a reading can be of a true object."""
 NEAR = 0.4
@@ -57,65 +64,126 @@ class Tally:
         self.left_out[name] = self.left_out.get(name, 0) + count
 
 
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What is read: `n` pictures and `clips` clips of sampled scenes of a split, the seeds from `seed` on, rendered at
+    `size` pixels with `samples` x `samples` rays each. At 64 pixels and more the goal is asked for."""
+
+    n: int = 1000
+    clips: int = 200
+    size: int = 64
+    samples: int = 1
+    split: Split = "test"
+    frames: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 0 or self.clips < 0 or self.n + self.clips < 1:
+            raise InputError(f"n={self.n} pictures and clips={self.clips} leave nothing to measure. "
+                             "Pass at least 1 of one kind.")
+        if self.clips and self.frames < 4:
+            raise InputError(f"frames={self.frames} show no motion; pass 4 or more.")
+
+    def title(self) -> str:
+        """For example: test, 64 x 64 pixels of one ray."""
+        rays = "one ray" if self.samples == 1 else f"{self.samples**2} rays"
+        return f"{self.split}, {self.size} x {self.size} pixels of {rays}"
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """The share that is right, an attribute each, and what was left out."""
+    """The share that is right, an attribute each, what was left out, and the seconds of one core that reading took."""
 
+    conditions: Conditions
     attributes: dict[str, Interval]
     left_out: dict[str, int]
-    scenes: int
-    clips: int
+    picture_seconds: float
+    clip_seconds: float
+
+    @property
+    def goal(self) -> float | None:
+        """The share that every attribute should reach; None for pictures so small that none is set."""
+        return GOAL if self.conditions.size >= SIDE else None
 
     @property
     def misses(self) -> list[str]:
         """The attributes below the goal."""
-        return [name for name, value in self.attributes.items() if value.mean < GOAL]
+        return [name for name, value in self.attributes.items() if self.goal is not None and value.mean < self.goal]
+
+    @property
+    def speeds(self) -> dict[str, float]:
+        """Pictures and clips that one core reads in a second."""
+        timed = [("pictures", self.conditions.n, self.picture_seconds),
+                 ("clips", self.conditions.clips, self.clip_seconds)]
+        return {name: count / seconds for name, count, seconds in timed if count}
 
     def to_dict(self) -> dict[str, Any]:
-        return {"attributes": {name: asdict(value) for name, value in self.attributes.items()},
-                "left_out": self.left_out, "scenes": self.scenes, "clips": self.clips, "goal": GOAL,
-                "misses": self.misses}
+        return {**asdict(self.conditions), "goal": self.goal, "misses": self.misses, "left_out": self.left_out,
+                "readings_per_second": self.speeds,
+                "attributes": {name: asdict(value) for name, value in self.attributes.items()}}
 
     def table(self) -> str:
-        lines = [f"{'attribute':22} {'right':>8}  {'95 % interval':>18}  {'asked':>7}"]
+        counts = {"pictures": f"{self.conditions.n} pictures",
+                  "clips": f"{self.conditions.clips} clips of {self.conditions.frames} frames"}
+        read = ", ".join(f"{counts[name]} ({speed:.3g} a second)" for name, speed in self.speeds.items())
+        lines = [f"{self.conditions.title()}: {read} of one core",
+                 f"{'attribute':22} {'right':>8}  {'95 % interval':>18}  {'asked':>7}"]
         for name, value in self.attributes.items():
             interval = f"{value.low:.2%} - {value.high:.2%}"
-            mark = "" if value.mean >= GOAL else f"  below {GOAL:.0%}"
+            mark = f"  below {GOAL:.0%}" if name in self.misses else ""
             lines.append(f"{name:22} {value.mean:8.2%}  {interval:>18}  {value.n:7}{mark}")
         lines += [f"left out: {count} {name}" for name, count in sorted(self.left_out.items())]
         return "\n".join(lines)
 
 
 def measure(
-    *, n: int = 2000, clips: int = 200, size: int = 64, samples: int = 1, split: Split = "test", frames: int = 16,
-    checkpoint: str = "world-oracle", seed: int = 0, progress: Callable[[int], None] | None = None,
+    conditions: Conditions, detector: Detector, *, progress: Callable[[int], None] | None = None
 ) -> Measurement:
-    """Read `n` pictures and `clips` clips of sampled scenes and compare. Raises InputError for nothing to read."""
-    if n < 0 or clips < 0 or n + clips < 1:
-        raise InputError(f"n={n} pictures and clips={clips} leave nothing to measure. Pass at least 1 of one kind.")
-    if clips and frames < 4:
-        raise InputError(f"frames={frames} show no motion; pass 4 or more.")
-    detector, tally = load_detector(checkpoint), Tally()
-    for start in range(0, n, 64):
-        seeds = range(seed + start, seed + min(start + 64, n))
+    """Read what the conditions say and compare; `progress` hears of the scenes that are done."""
+    tally, seconds = Tally(), {"pictures": 0.0, "clips": 0.0}
+    size, samples, split, frames = conditions.size, conditions.samples, conditions.split, conditions.frames
+    for start in range(0, conditions.n, 64):
+        seeds = range(conditions.seed + start, conditions.seed + min(start + 64, conditions.n))
         scenes = [sample_scene(s, split=split) for s in seeds]
         shown = render(scenes, size=size, samples=samples)
-        for k, reading in enumerate(read_images(shown.rgb[:, 0], detector=detector)):
+        began = time.process_time()
+        readings = read_images(shown.rgb[:, 0], detector=detector)
+        seconds["pictures"] += time.process_time() - began
+        for k, reading in enumerate(readings):
             compare_image(reading, scenes[k], shown.visible[k, 0].tolist(), tally)
         if progress:
-            progress(min(start + 64, n))
-    for number in range(clips):
-        scene = sample_scene(seed + number, split=split, moving=True)
+            progress(min(start + 64, conditions.n))
+    for number in range(conditions.clips):
+        scene = sample_scene(conditions.seed + number, split=split, moving=True)
         shown = render([scene], size=size, samples=samples, frames=frames)
-        compare_video(_read(shown, scene, frames, detector), scene, shown, tally)
+        began = time.process_time()
+        watched = read_video(shown.rgb[0], times=frame_times(scene, frames), detector=detector)
+        seconds["clips"] += time.process_time() - began
+        compare_video(watched, scene, shown, tally)
         if progress:
-            progress(n + number + 1)
+            progress(conditions.n + number + 1)
     values = {name: proportion(tally.right[name], asked) for name, asked in tally.asked.items()}
-    return Measurement(values, tally.left_out, n, clips)
+    return Measurement(conditions, values, tally.left_out, seconds["pictures"], seconds["clips"])
 
 
-def _read(shown: Rendering, scene: Scene, frames: int, detector: Detector) -> VideoReading:
-    return read_video(shown.rgb[0], times=frame_times(scene, frames), detector=detector)
+def write_measured(folder: Path, measured: Sequence[Measurement], command: str) -> None:
+    """Write the tables into a checkpoint's card, in place of older ones, and the numbers beside it as JSON."""
+    text = (folder / CARD).read_text(encoding="utf-8").split(HEADING)[0].rstrip()
+    tables = "\n\n".join(m.table() for m in measured)
+    machine = f"one core, {platform.machine()}"
+    write_text(folder / MEASURED, json.dumps({"command": command, "measurements": [m.to_dict() for m in measured]},
+                                             indent=1) + "\n")
+    write_text(folder / CARD, f"""{text}
+
+{HEADING}
+
+By `{command}` on {machine}; `{MEASURED}` holds the same numbers. The weights are stored in half precision and the
+numbers are of those. Objects of which less than {VISIBLE_SHARE:.0%} can be seen are left out and counted.
+
+```
+{tables}
+```
+""")
 
 
 def compare_image(reading: ImageReading, scene: Scene, visible: list[float], tally: Tally) -> None:

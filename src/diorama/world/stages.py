@@ -6,39 +6,47 @@ Camera, light and ground are estimated from the pixels and from where the object
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from diorama.world.facts import TURNING_SHAPES
-from diorama.world.rendering import render
+from diorama.world.fitting import blurred, fitted
+from diorama.world.rendering import Window, render
 from diorama.world.scene import PROPORTIONS, RADIUS, RATE, Camera, Color, Light, Motion, Scene, SceneObject, Shape, Size
 
 SIDE = 64
+WHOLE: Window = (slice(0, SIDE), slice(0, SIDE))
 FAR_OFF = 0.25
 """A pixel that differs by more than this (of 1) is wrong, however much it differs."""
 LATE = 9.0
 """Seconds after which every motion of a scene made here is over."""
-SHIFTS = (-0.03, -0.015, 0.0, 0.015, 0.03)
-"""Shifts in the picture, whose half-width is 1, by which the network may be off."""
-NEARBY = 13
-"""Pixels around the middle of an object within which its own changes are looked for."""
-Window = tuple[slice, slice]
-"""Rows and columns of a picture."""
-Spot = tuple[float, float]
-"""Where the middle of an outline is in the picture, from -1 to 1 (right, down)."""
+LIFTED = 0.2
+"""Metres above the ground from which an object is not taken to stand on it."""
+SETTING_STEPS = (0.4, 0.05, 0.01, 6.0, 3.0)
+"""Changes of elevation, distance, ground and the light's two angles that can just be seen."""
+POSE_STEPS = (0.04, 0.05, 0.04, 0.03, 4.0)
+"""The same of right, away, up, radius and yaw."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all frames share: the camera, the lamp, and the brightness of the ground."""
+
+    camera: Camera
+    light: Light
+    ground: float
 
 
 @dataclass(frozen=True)
 class Look:
-    """What an object is, with its radius in metres when nothing changes it."""
+    """What an object is."""
 
     shape: Shape
     color: Color
     size: Size
-    radius: float
 
 
 @dataclass(frozen=True)
@@ -52,115 +60,182 @@ class Pose:
     yaw: float = 0.0
 
 
-def ground_pose(camera: Camera, shape: Shape, u: float, v: float, radius: float, *, up: float = 0.0,
-                yaw: float = 0.0) -> Pose:
-    """The pose at a known height of an object whose middle is seen at (u, v)."""
+Part = tuple[Look, Pose]
+Spot = tuple[float, float]
+"""Where a point is in the picture, from -1 to 1 (right, down)."""
+
+
+def spot_of(camera: Camera, right: float, away: float, height: float) -> Spot:
+    """Where a point of the viewer's axes is seen."""
     tilt, zoom = math.radians(camera.elevation), 1 / math.tan(math.radians(camera.field_of_view / 2))
-    height, rise = up + PROPORTIONS[shape].height * radius / 2 - 0.4, v / zoom
+    depth = camera.distance + away * math.cos(tilt) - (height - 0.4) * math.sin(tilt)
+    return right / depth * zoom, -(away * math.sin(tilt) + (height - 0.4) * math.cos(tilt)) / depth * zoom
+
+
+def pose_at(camera: Camera, shape: Shape, spot: Spot, radius: float, *, up: float = 0.0, yaw: float = 0.0) -> Pose:
+    """The pose at a known height of an object whose middle is seen at `spot`."""
+    tilt, zoom = math.radians(camera.elevation), 1 / math.tan(math.radians(camera.field_of_view / 2))
+    height, rise = up + PROPORTIONS[shape].height * radius / 2 - 0.4, spot[1] / zoom
     away = -(height * math.cos(tilt) + rise * (camera.distance - height * math.sin(tilt))) / (
         math.sin(tilt) + rise * math.cos(tilt))
     depth = camera.distance + away * math.cos(tilt) - height * math.sin(tilt)
-    return Pose(u / zoom * depth, away, up, radius, yaw)
+    return Pose(spot[0] / zoom * depth, away, up, radius, yaw)
 
 
-def lifted_pose(camera: Camera, shape: Shape, v: float, foot: Pose) -> Pose:
-    """The pose above or below `foot` of an object whose middle is seen at height v in the picture."""
-    tilt, zoom = math.radians(camera.elevation), 1 / math.tan(math.radians(camera.field_of_view / 2))
-    rise = v / zoom
-    height = -(foot.away * math.sin(tilt) + rise * (camera.distance + foot.away * math.cos(tilt))) / (
-        math.cos(tilt) - rise * math.sin(tilt))
-    return replace(foot, up=height + 0.4 - PROPORTIONS[shape].height * foot.radius / 2)
+def middle_of(camera: Camera, part: Part) -> Spot:
+    """Where the middle of an object is seen."""
+    look, pose = part
+    return spot_of(camera, pose.right, pose.away, pose.up + PROPORTIONS[look.shape].height * pose.radius / 2)
 
 
-Part = tuple[Look, Pose]
+def window_of(setting: Setting, parts: Iterable[Part]) -> Window:
+    """The rows and columns that hold objects and their shadows."""
+    columns, rows = [], []
+    camera, light = setting.camera, setting.light
+    for look, pose in parts:
+        height = pose.up + PROPORTIONS[look.shape].height * pose.radius / 2
+        throw = height / math.tan(math.radians(light.elevation))
+        turn = math.radians(light.azimuth)
+        shadow = (pose.right - throw * math.cos(turn), pose.away - throw * math.sin(turn), 0.0)
+        reach = 1.25 * pose.radius / (camera.distance * math.tan(math.radians(camera.field_of_view / 2))) + 0.1
+        for u, v in (spot_of(camera, pose.right, pose.away, height), spot_of(camera, *shadow)):
+            columns += [u - reach, u + reach]
+            rows += [v - reach, v + reach]
+
+    def span(ends: list[float]) -> slice:
+        first, last = (min(max(round((w + 1) * SIDE / 2), 0), SIDE) for w in (min(ends), max(ends)))
+        return slice(min(first, SIDE - 4), max(last, first + 4))
+
+    return span(rows), span(columns)
+
+
+@dataclass(frozen=True)
+class Try:
+    """Object `index` of frame `frame` with another look or pose."""
+
+    frame: int
+    index: int
+    look: Look
+    pose: Pose
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The frames float (T, 3, 64, 64) of a clip, and what was in each: one list of (look, pose) a frame."""
+    """The frames float (T, 3, 64, 64) of a clip, and what was in each."""
 
     frames: Tensor
-    camera: Camera
+    setting: Setting
     cast: list[list[Part | None]]
     """For each frame one entry an object, None where it is not there."""
+    side: int = SIDE
+    """Pixels that a side of the frames had before they were scaled."""
 
-    def scene(self, index: int, changed: Mapping[int, Part | None], light: Light, background: float) -> Scene:
-        """Frame `index` with some of its objects changed or, where None, taken away."""
-        parts = [changed.get(k, part) for k, part in enumerate(self.cast[index])]
-        return Scene(tuple(_posed(*part) for part in parts if part is not None), self.camera, light, background, LATE)
+    def scene(self, frame: int, changed: Mapping[int, Part | None], setting: Setting | None = None) -> Scene:
+        """A frame with some of its objects changed or, where None, taken away."""
+        parts = [changed.get(k, part) for k, part in enumerate(self.cast[frame])]
+        where = setting or self.setting
+        return Scene(tuple(_posed(*part) for part in parts if part is not None), where.camera, where.light,
+                     where.ground, LATE)
 
-    @cached_property
-    def surroundings(self) -> tuple[Light, float]:
-        """The light and the brightness of the ground under which the first and the last frame look as they do."""
-        grounds = [0.7 + 0.03 * k for k in range(9)]
-        empty = [Scene((), self.camera, Light(), shade, LATE) for shade in grounds]
-        gaps = (_rendered(empty) - self.frames[:1]).abs().mean(1).flatten(1).median(1).values
-        ground = grounds[int(gaps.argmin())]
-        lights = [Light(azimuth=30.0 * k, elevation=e) for k in range(12) for e in (50.0, 63.0)]
-        errors = [self.error_at_ends(light, ground) for light in lights]
-        return lights[errors.index(min(errors))], ground
+    def shown(self, scenes: Sequence[Scene], window: Window = WHOLE) -> Tensor:
+        """What pictures float (N, 3, 64, 64) of scenes have in the window; as small ones look when they are scaled, if
+        the frames were."""
+        if self.side >= SIDE:
+            return render(scenes, size=SIDE, times=[LATE], window=window).rgb[:, 0].float() / 255
+        images = render(scenes, size=SIDE, times=[LATE]).rgb[:, 0].float() / 255
+        for size in (self.side, SIDE):
+            images = nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
+        return images[..., *window]
 
-    def error_at_ends(self, light: Light, ground: float) -> float:
-        """The misfit of the first and of the last frame: what rises or falls is on the ground in one of them. The
-        frame that fits better counts, and the other a little."""
-        ends = [0] if len(self.frames) == 1 else [0, -1]
-        errors = _misfit(_rendered([self.scene(i, {}, light, ground) for i in ends]), self.frames[ends])
-        return float(errors.min() + errors.sum())
-
-    def misfits(self, tries: Sequence[tuple[int, Mapping[int, Part | None]]], window: Window) -> list[float]:
+    def misfits(self, tries: Sequence[tuple[int, Mapping[int, Part | None]]], window: Window = WHOLE) -> list[float]:
         """For each (frame, changes) the summed difference, in wholly wrong pixels, between that picture and the true
         one within the window."""
-        light, ground = self.surroundings
-        shown = _rendered([self.scene(index, changed, light, ground) for index, changed in tries])
-        part = (..., *window)
-        return _misfit(shown[part], self.frames[[index for index, _ in tries]][part]).tolist()
+        shown = self.shown([self.scene(frame, changed) for frame, changed in tries], window)
+        return _misfit(shown, self.frames[[frame for frame, _ in tries]][..., *window]).tolist()
 
-    def fitted(self, index: int, k: int, spot: Spot, look: Look, *, radii: Sequence[float], up: float = 0.0,
-               window: Window | None = None) -> tuple[float, Pose]:
-        """The pose of object k, seen at `spot` of a frame, whose picture comes nearest, and its misfit: the radius and
-        a coarse yaw, then the place, then a fine yaw."""
-        window = window or around(spot)
-        turning = look.shape in TURNING_SHAPES
+    def fitted(self, tries: Sequence[Try], *, free: Sequence[str],
+               window: Window | None = None) -> list[tuple[float, Pose]]:
+        """For each try the misfit and the pose nearby whose picture comes nearest, where only the `free` numbers of the
+        pose may change, all within one window."""
+        window = window or window_of(self.setting, [(t.look, t.pose) for t in tries])
+        names = ["right", "away", "up", "radius", "yaw"]
+        chosen = [names.index(name) for name in free]
+        start = torch.tensor([astuple(t.pose) for t in tries], dtype=torch.float64)
 
-        def best(poses: Sequence[Pose]) -> tuple[float, Pose]:
-            errors = self.misfits([(index, {k: (look, pose)}) for pose in poses], window)
-            least = min(range(len(errors)), key=errors.__getitem__)
-            return errors[least], poses[least]
+        def poses(numbers: Tensor, rows: list[int]) -> list[Pose]:
+            whole = start[rows].index_copy(1, torch.tensor(chosen), numbers)
+            return [_possible(Pose(*row)) for row in whole.tolist()]
 
-        yaws = [10.0 * n for n in range(9)] if turning else [0.0]
-        _, pose = best([ground_pose(self.camera, look.shape, *spot, radius, up=up, yaw=yaw)
-                        for radius in radii for yaw in yaws])
-        u, v = spot
-        error, pose = best([ground_pose(self.camera, look.shape, u + x, v + y, pose.radius, up=up, yaw=pose.yaw)
-                            for x in SHIFTS for y in SHIFTS])
-        return best([replace(pose, yaw=pose.yaw + turn) for turn in (-9, -6, -3, 0, 3, 6, 9)]) if turning else (
-            error, pose)
+        def picture_of(numbers: Tensor, rows: list[int]) -> Tensor:
+            return self.shown([self.scene(tries[row].frame, {tries[row].index: (tries[row].look, pose)})
+                               for row, pose in zip(rows, poses(numbers, rows), strict=True)], window)
 
-
-def around(*spots: Spot) -> Window:
-    """The rows and columns around the middles of outlines."""
-    cells = [[min(max(round((w + 1) * SIDE / 2), 0), SIDE - 1) for w in spot] for spot in spots]
-    (left, right), (top, bottom) = ((min(line), max(line)) for line in zip(*cells, strict=True))
-    return slice(max(top - NEARBY, 0), bottom + NEARBY), slice(max(left - NEARBY, 0), right + NEARBY)
+        goals = self.frames[[t.frame for t in tries]][..., *window]
+        steps = start.new_tensor(POSE_STEPS)[chosen]
+        numbers = fitted(start[:, chosen], steps, picture_of, goals, rounds=((4, 3), (2, 2)))
+        found = poses(numbers, list(range(len(tries))))
+        changes = [(t.frame, {t.index: (t.look, pose)}) for t, pose in zip(tries, found, strict=True)]
+        errors = self.misfits(changes, window)
+        return list(zip(errors, found, strict=True))
 
 
-def staged(frames: Tensor, rough: Camera,
-           seen: Sequence[tuple[Look, Mapping[int, tuple[float, float, float]]]]) -> Stage:
-    """The stage of frames (T, 3, 64, 64) on which everything stands on the ground where it is seen, by the camera near
-    a rough one under which its ends look as they do. Each object is its look and, for each frame that holds
-    it, the u and v of its middle and its yaw."""
-    def under(camera: Camera) -> Stage:
-        cast: list[list[Part | None]] = [[None] * len(seen) for _ in frames]
-        for k, (look, path) in enumerate(seen):
-            for i, (u, v, yaw) in path.items():
-                cast[i][k] = (look, ground_pose(camera, look.shape, u, v, look.radius, yaw=yaw))
-        return Stage(frames, camera, cast)
+def staged(frames: Tensor, camera: Camera, cast: list[list[Part | None]], *, frame: int = 0, side: int = SIDE) -> Stage:
+    """The stage of frames (T, 3, 64, 64) of `side` pixels before they were scaled, with the light and the ground under
+    which one frame looks most as it does; camera and poses are the rough ones given. See `calibrated`."""
+    grounds = [0.7 + 0.03 * k for k in range(9)]
+    stage = Stage(frames, Setting(camera, Light(), 0.8), cast, side)
+    empty = stage.shown([Scene((), camera, Light(), shade, LATE) for shade in grounds])
+    gaps = (empty - frames[frame]).abs().mean(1).flatten(1).median(1).values
+    settings = [Setting(camera, Light(azimuth=30.0 * k, elevation=e), grounds[int(gaps.argmin())])
+                for k in range(12) for e in (50.0, 63.0)]
+    errors = _misfit(stage.shown([stage.scene(frame, {}, setting) for setting in settings]), frames[frame])
+    return replace(stage, setting=settings[int(errors.argmin())])
 
-    light, ground = under(rough).surroundings
-    stages = [under(replace(rough, elevation=rough.elevation + e, distance=rough.distance + d))
-              for e in (-6, -4, -2, 0, 2, 4, 6) for d in (-0.5, -0.25, 0.0, 0.25, 0.5)]
-    errors = [stage.error_at_ends(light, ground) for stage in stages]
-    return stages[errors.index(min(errors))]
+
+def calibrated(stage: Stage, frame: int = 0) -> Stage:
+    """The stage with camera, light, ground and, at one frame, places, heights above the ground and yaws fitted."""
+    there = [(k, part) for k, part in enumerate(stage.cast[frame]) if part is not None]
+    slots: list[tuple[int, str]] = []
+    for k, (look, pose) in there:
+        slots += [(k, "right"), (k, "away")]
+        slots += [(k, "up")] if pose.up > LIFTED else []
+        slots += [(k, "yaw")] if look.shape in TURNING_SHAPES else []
+    light, camera = stage.setting.light, stage.setting.camera
+    parts = dict(there)
+    numbers = [camera.elevation, camera.distance, stage.setting.ground, light.azimuth, light.elevation,
+               *(getattr(parts[k][1], name) for k, name in slots)]
+    names = ["right", "away", "up", "radius", "yaw"]
+    steps = [*SETTING_STEPS, *(POSE_STEPS[names.index(name)] for _, name in slots)]
+
+    def read(row: list[float]) -> tuple[Setting, dict[int, Part | None]]:
+        elevation, distance, ground, azimuth, height, *rest = row
+        setting = Setting(replace(camera, elevation=min(max(elevation, 15.0), 70.0), distance=max(distance, 4.0)),
+                          Light(azimuth, min(max(height, 20.0), 88.0), light.ambient), ground)
+        changes: dict[int, dict[str, float]] = {k: {} for k in parts}
+        for (k, name), value in zip(slots, rest, strict=True):
+            changes[k][name] = value
+        return setting, {k: (parts[k][0], _possible(replace(parts[k][1], **changes[k]))) for k in parts}
+
+    def picture_of(values: Tensor, rows: list[int]) -> Tensor:
+        scenes = []
+        for row in values.tolist():
+            setting, changed = read(row)
+            scenes.append(stage.scene(frame, changed, setting))
+        return stage.shown(scenes)
+
+    start = torch.tensor([numbers], dtype=torch.float64)
+    goal = stage.frames[frame : frame + 1]
+    values = fitted(start, start.new_tensor(steps), picture_of, goal, rounds=((6, 4), (3, 3), (1, 2)))
+    setting, changed = read(values[0].tolist())
+    cast = [list(line) for line in stage.cast]
+    for k, part in changed.items():
+        cast[frame][k] = part
+    return replace(stage, setting=setting, cast=cast)
+
+
+def _possible(pose: Pose) -> Pose:
+    """The nearest pose that can be rendered: hardly under the ground, neither tiny nor huge."""
+    return replace(pose, up=max(pose.up, -0.3), radius=min(max(pose.radius, 0.15), 2.5))
 
 
 def _posed(look: Look, pose: Pose) -> SceneObject:
@@ -171,10 +246,7 @@ def _posed(look: Look, pose: Pose) -> SceneObject:
     return SceneObject(look.shape, look.color, look.size, (pose.right, pose.away, pose.up), pose.yaw, motions)
 
 
-def _rendered(scenes: list[Scene]) -> Tensor:
-    return render(scenes, size=SIDE, times=[LATE]).rgb[:, 0].float() / 255
-
-
 def _misfit(shown: Tensor, true: Tensor) -> Tensor:
-    """Differences (N,) of pictures (N, 3, 64, 64), in wholly wrong pixels."""
-    return (shown - true).abs().amax(1).clamp(max=FAR_OFF).flatten(1).sum(1) / FAR_OFF
+    """Differences (N,) of pictures (N, 3, h, w), in wholly wrong pixels."""
+    gap = (blurred(shown) - blurred(true.expand_as(shown))).abs().amax(1)
+    return gap.clamp(max=FAR_OFF).flatten(1).sum(1) / FAR_OFF

@@ -132,7 +132,7 @@ def _motions(line: list[Candidate | None], times: Sequence[float], shape: Shape)
     }
     legs = [leg for name, values in series.items() for leg in legs_of(name, smoothed(values), moments)]
     if shape in TURNING:
-        legs += _turns([c.quarter_turn for c in seen], moments)
+        legs += turns_of([c.quarter_turn for c in seen], moments)
     motions = [ReadMotion(named(leg), leg.margin) for leg in one_at_a_time(legs)]
     for kind, absent, edge in (("appear", there[0], there[0]), ("vanish", len(line) - 1 - there[-1], there[-1] + 1)):
         if absent:
@@ -184,7 +184,7 @@ def _trimmed(name: str, values: list[float], times: list[float], first: int, las
     return Leg(name, change, max(times[first], early - slack), min(times[last], late + slack))
 
 
-def _turns(angles: list[float], times: list[float]) -> list[Leg]:
+def turns_of(angles: list[float], times: list[float]) -> list[Leg]:
     """The stretch in which a quarter turn, known in degrees within 0..90, keeps changing."""
     steps = [(b - a + 45) % 90 - 45 for a, b in pairwise(angles)]
     moving = [abs(step) > 6 + 6 * (times[i + 1] - times[i]) for i, step in enumerate(steps)]
