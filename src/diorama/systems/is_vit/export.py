@@ -151,6 +151,9 @@ class Qdq(nn.Module):
     A zero point outside a byte is moved there by an addition before and after.
     """
 
+    scale: Tensor
+    zero: Tensor
+
     def __init__(self, quantiser: Quantiser):
         super().__init__()
         assert isinstance(quantiser, UniformQuantiser)
@@ -178,18 +181,23 @@ class Qdq(nn.Module):
 class Table(nn.Module):
     """A quantiser of probabilities as its code's arithmetic and a look-up."""
 
+    values: Tensor
+
     def __init__(self, quantiser: Quantiser):
         super().__init__()
         self.quantiser = quantiser
         self.register_buffer("values", quantiser.dequantise(torch.arange(quantiser.code_count)))
 
     def forward(self, x: Tensor) -> Tensor:
-        values: Any = self.values
-        return values[self.quantiser.place(x).clamp(0, self.quantiser.code_count - 1).long()]
+        return self.values[self.quantiser.place(x).clamp(0, self.quantiser.code_count - 1).long()]
 
 
 class CodedWeight(nn.Module):
     """Codes of weights behind a DequantizeLinear along the output channels; of a linear layer (in, out)."""
+
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
 
     def __init__(self, layer: CodedLinear | CodedPatches):
         super().__init__()
@@ -201,9 +209,8 @@ class CodedWeight(nn.Module):
         self.register_buffer("zero", quantiser.zero_point.to(torch.uint8))
 
     def forward(self) -> Tensor:
-        codes: Any = self.codes
-        return torch.onnx.ops.symbolic("DequantizeLinear", (codes, self.scale, self.zero), {"axis": self.axis},
-                                       dtype=torch.float32, shape=codes.shape, version=OPSET)
+        return torch.onnx.ops.symbolic("DequantizeLinear", (self.codes, self.scale, self.zero), {"axis": self.axis},
+                                       dtype=torch.float32, shape=self.codes.shape, version=OPSET)
 
 
 class OnnxLinear(nn.Module):

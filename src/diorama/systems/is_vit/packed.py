@@ -97,9 +97,9 @@ def packed_size(model: nn.Module) -> int:
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in model.state_dict().items()}
     for name, module in model.named_modules():
         if isinstance(module, QuantisedLinear | QuantisedPatches | CodedLinear | CodedPatches):
-            is_coded = isinstance(module, CodedLinear | CodedPatches)
-            count = (module.codes if is_coded else module.weight).numel()
-            sizes.pop(f"{name}.codes" if is_coded else f"{name}.weight")
+            held = "codes" if isinstance(module, CodedLinear | CodedPatches) else "weight"
+            count = module.get_buffer(held).numel() if held == "codes" else module.get_parameter(held).numel()
+            sizes.pop(f"{name}.{held}")
             quantiser = module.weight_quantiser
             assert isinstance(quantiser, UniformQuantiser)
             sizes[f"{name}.packed"] = packed_bytes(count, quantiser.levels.bit_length() - 1)
