@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diorama.nn import int8
 from diorama.nn.int8 import Codes, Int8LayerNorm, Int8Linear, has_int8_kernels, int8_products, to_bytes
 from diorama.nn.quantisers import UniformQuantiser
 
@@ -95,15 +96,19 @@ def test_layer_norm_gives_the_codes_of_its_output() -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.int8])
-def test_products_are_exact_at_the_largest_bytes(kind: torch.dtype) -> None:
+@pytest.mark.parametrize("small", [0, 2**19])
+def test_products_are_exact_at_the_largest_bytes(
+    kind: torch.dtype, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8, "SMALL", small)  # either way of taking them
     most = torch.iinfo(kind)
     a = torch.randint(most.min, most.max + 1, (3, 17, 70), dtype=torch.int32)
     a[0], a[1] = most.max, most.min
     b = torch.randint(-128, 128, (3, 70, 9), dtype=torch.int32)
     b[:2, :, :4], b[:2, :, 4:] = -128, 127
     found = int8_products(a.to(kind), b.to(torch.int8))
-    assert found.dtype == torch.int32
-    assert torch.equal(found, torch.matmul(a, b))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, torch.matmul(a, b).float())
     assert torch.equal(int8_products(a.to(kind), b.to(torch.int8).mT.contiguous().mT), found)
 
 
@@ -111,3 +116,10 @@ def test_bytes_of_whole_floats() -> None:
     for most in (7, 127, 128, 255):
         whole = torch.arange(most + 1)
         assert torch.equal(to_bytes(whole.float(), most), whole.to(torch.uint8))
+
+
+def test_long_sums_of_large_bytes_are_exact() -> None:
+    a = torch.full((1, 2, 700), 255, dtype=torch.uint8)
+    b = torch.full((1, 700, 2), -128, dtype=torch.int8)
+    b[:, 0] = -127
+    assert int8_products(a, b)[0, 0, 0] == -255 * (128 * 699 + 127)

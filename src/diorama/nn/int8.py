@@ -19,6 +19,11 @@ from diorama.errors import InputError
 
 Activation = Literal["none", "gelu"]
 
+SMALL = 2**19
+"""Multiplications in a product of matrices below which calling oneDNN for each costs more than bytes save."""
+EXACT = 512
+"""Sums of fewer products of two bytes stay below 2^24 and are exact in float32."""
+
 
 @dataclass(frozen=True)
 class Codes:
@@ -149,8 +154,14 @@ class Int8LayerNorm(nn.Module):
 
 
 def int8_products(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b, int32 (n, M, N), for a (n, M, K) of either kind of byte and b (n, K, N) int8."""
-    out = torch.empty(a.shape[0], a.shape[1], b.shape[2], dtype=torch.int32)
+    """a @ b as float32 (n, M, N), for a (n, M, K) of either kind of byte and b (n, K, N) int8.
+
+    Summed in int32; small products are taken together, of floats, whose sums are exact there as well.
+    """
+    rows, inner, columns = a.shape[1], a.shape[2], b.shape[2]
+    if rows * inner * columns < SMALL and inner < EXACT:
+        return torch.bmm(a.float(), b.float())
+    out = torch.empty(a.shape[0], rows, columns, dtype=torch.int32)
     for left, right, place in zip(a, b, out, strict=True):
         torch._int_mm(left, right, out=place)
-    return out
+    return out.float()

@@ -24,6 +24,8 @@ from diorama.systems.is_vit.quantised import AttentionQuantisers, QuantisedNorm
 from diorama.systems.is_vit.structure import AttentionNames, BlockNames, find_structure, part_of, replace_part
 
 INT8_ATTENTION = "diorama_int8"
+CACHED = 2**18
+"""Scores that are worked on at a time: a megabyte of float32."""
 
 
 class FloatPatches(nn.Module):
@@ -43,7 +45,7 @@ class Int8Attention(nn.Module):
     """Attention of signed codes (B, H, N, d) to the uint8 codes (B, N, H, d) that the output layer reads.
 
     Both products are of bytes when the levels of the probabilities are whole numbers of at most 255; else the second
-    is of floats. The images are done one by one, so that their scores stay in the cache.
+    is of floats. Images are done a few at a time, so that their scores stay in the cache.
     """
 
     def __init__(self, quantisers: AttentionQuantisers, scaling: float, out: Codes):
@@ -62,32 +64,34 @@ class Int8Attention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         batch, heads, tokens, width = query.shape
         context = torch.empty(batch, tokens, heads, width, dtype=torch.uint8)
-        for image in range(batch):
-            part = None if mask is None else mask[image % len(mask)]
-            codes = self._attend(query[image], key[image], value[image], part)
-            context[image] = codes.transpose(0, 1)
+        masks = None if mask is None else mask.expand(batch, -1, -1, -1)
+        step = max(CACHED // (heads * tokens * tokens), 1)
+        for start in range(0, batch, step):
+            rows = slice(start, start + step)
+            codes = self._attend(query[rows], key[rows], value[rows], None if masks is None else masks[rows])
+            context[rows] = codes.transpose(1, 2)
         return context
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """(H, N, d) int8 of one image to uint8 codes (H, N, d)."""
-        sums = int8_products(query, key.transpose(1, 2))
+        """(B, H, N, d) int8 of a few images to uint8 codes (B, H, N, d)."""
+        shape = query.shape[:2]
+        scores = int8_products(query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)).unflatten(0, shape)
         if self.query.rest:  # of the other zero point softmax does not depend
-            sums -= (self.query.rest * key.sum(-1, dtype=torch.int32))[:, None]
-        scores = sums.float().mul_(self.scale)
+            scores -= (self.query.rest * key.sum(-1, dtype=torch.float32))[..., None, :]
+        scores *= self.scale
         if mask is not None:
             scores += mask
         levels = self.levels(F.softmax(scores, dim=-1))
         if self.is_integer:
-            sums = int8_products(levels, value)
+            average = int8_products(levels.flatten(0, 1), value.flatten(0, 1)).unflatten(0, shape)
             if self.value.rest:
-                sums -= self.value.rest * levels.sum(-1, dtype=torch.int32)[..., None]
-            average = sums.float().mul_(self.unit * self.value.scale / self.out.scale)
+                average -= self.value.rest * levels.sum(-1, dtype=torch.float32)[..., None]
         else:
             average = torch.matmul(levels, value - float(self.value.rest))
-            average.mul_(self.unit * self.value.scale / self.out.scale)
+        average *= self.unit * self.value.scale / self.out.scale
         if self.shift:
-            columns = value.sum(-2, dtype=torch.int32) - self.value.rest * value.shape[-2]
-            average += (columns * (self.shift * self.value.scale / self.out.scale) + self.out.zero)[:, None]
+            columns = value.sum(-2, dtype=torch.float32) - self.value.rest * value.shape[-2]
+            average += (columns * (self.shift * self.value.scale / self.out.scale) + self.out.zero)[..., None, :]
         else:
             average += self.out.zero
         return self.out.bytes(average)
