@@ -5,7 +5,8 @@
 Clips: guidance by image and text over 25 steps. The peer is the loop one would write first, three network calls a step
 over `UNet3DConditionModel`. One row is the very same network on both sides (its weights taken apart into ours), checked
 to draw the same clip before it is timed; the other has the paper's layers over time at the same widths. Sides are timed
-in turn and rows show medians. Memory is what a training step, alone in a process of its own, takes beyond its model.
+in turn and rows show medians of processor time, which a busy machine does not change much. Memory is counted tensor by
+tensor: what a training step keeps beyond the weights.
 """
 
 from __future__ import annotations
@@ -13,10 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,6 +22,7 @@ from typing import Any
 
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel, UNet3DConditionModel, UNetMotionModel
+from diffusers.utils import logging
 from torch import Tensor
 
 from diorama.diffusion import schedules
@@ -64,15 +63,15 @@ class Row:
 
 
 def timed(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each side, in turn, after one call that does not count."""
+    """Median processor seconds of each side, in turn, after one call that does not count."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for call in sides.values():
         call()
     for _ in range(repeats):
         for name, call in sides.items():
-            began = time.perf_counter()
+            began = time.process_time()
             call()
-            found[name].append(time.perf_counter() - began)
+            found[name].append(time.process_time() - began)
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
@@ -147,6 +146,7 @@ def forward_rows(repeats: int) -> list[Row]:
     # UNetMotionModel knows the number of heads by another name and has no tuple of them.
     image = UNet2DConditionModel(**{**config, "attention_head_dim": 4, "use_linear_projection": False}).eval()
     adapter = MotionAdapter(**ADAPTER).eval()
+    logging.set_verbosity_error()                    # it warns of a cast that is none
     theirs = UNetMotionModel.from_unet2d(image, adapter).eval()
     theirs.mid_block.motion_modules.load_state_dict(adapter.mid_block.motion_modules.state_dict())
     ours = from_motion_adapter(image, ADAPTER, adapter.state_dict()).eval()
@@ -185,18 +185,32 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def memory_of(frozen: bool) -> float:
-    """Megabytes that three training steps take beyond the model, in a process of their own."""
-    line = [sys.executable, __file__, "--memory-of", "frozen" if frozen else "all"]
-    done = subprocess.run(line, capture_output=True, text=True, check=True)
-    return float(done.stdout.strip().splitlines()[-1])
+def memory_of(step: Step) -> float:
+    """Megabytes of a step beyond the weights: activations kept for the backward pass, gradients, optimizer state."""
+    weights = {p.untyped_storage().data_ptr() for p in step.video.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        memory = tensor.untyped_storage()
+        if memory.data_ptr() not in weights:
+            kept[memory.data_ptr()] = memory.nbytes()
+        return tensor
+
+    alive: list[Tensor] = []                         # so that no memory is used, and counted, twice
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (alive.append(tensor), note(tensor))[1], lambda t: t):
+        step.video(*step.batch).square().mean().backward()
+    gradients = sum(p.grad.nbytes for p in step.video.parameters() if p.grad is not None)
+    step.optimizer.step()
+    state = sum(value.nbytes for entry in step.optimizer.state.values() for value in entry.values())
+    step.optimizer.zero_grad(set_to_none=True)
+    return (sum(kept.values()) + gradients + state) / 1e6
 
 
 def step_rows(repeats: int) -> list[Row]:
     """Time and memory of a step with frozen image layers against training all of them."""
     frozen, every = Step(True), Step(False)
     found = timed({"frozen": frozen, "all": every}, repeats)
-    memory = {name: memory_of(name == "frozen") for name in ("frozen", "all")}
+    memory = {"frozen": memory_of(frozen), "all": memory_of(every)}
     peer = "the same network, all layers trained"
     return [
         Row("training step, image layers frozen", found["frozen"], found["all"], "s", found["all"] / found["frozen"],
@@ -206,24 +220,11 @@ def step_rows(repeats: int) -> list[Row]:
     ]
 
 
-def print_memory(frozen: bool) -> None:
-    """Run in the process of its own."""
-    step = Step(frozen)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(3):
-        step()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three repeats instead of nine")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--memory-of", choices=("frozen", "all"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.memory_of:
-        print_memory(arguments.memory_of == "frozen")
-        return
     repeats = 3 if arguments.quick else 9
     rows = [*clip_rows(repeats), *forward_rows(repeats), *step_rows(repeats)]
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads"

@@ -274,3 +274,11 @@ def test_text_is_looked_at_once_a_clip(backbone: nn.Module, inputs) -> None:
     assert [name for name, _ in video.image.named_modules()] == names
     other = Condition(inputs.text.tokens.flip(0), inputs.text.mask)
     assert not torch.equal(video(inputs.sample, inputs.times, other), plain[0])
+
+
+@torch.no_grad()
+def test_half_precision_takes_float_inputs(backbone: nn.Module, inputs) -> None:
+    video = inflate(backbone.bfloat16(), CONFIG)
+    disturb(video)
+    answer = video(*inputs.of_model, first_frame(inputs.image, 5))
+    assert answer.dtype == torch.float32 and torch.isfinite(answer).all()

@@ -257,8 +257,11 @@ def evaluate(
         return 0
     from diorama.systems.emu_video import evaluate as examination
     from diorama.systems.emu_video.pipeline import EmuVideo, Sampling
+    from diorama.world.detector import load_detector
 
     emu = EmuVideo.from_pretrained(weights, device=common.device)
+    if data == "world":
+        load_detector()                             # without the oracle nothing need be drawn
     features = examination.clip_features(encoder) if encoder else examination.pixel_features
     sampling = Sampling(steps=steps, seed=common.seed)
     if data == "world":

@@ -119,9 +119,8 @@ class VideoModel(nn.Module):
     """An image model and what makes it a video model: layers over time and the convolution of the given frames.
 
     image: a diffusers U-Net or transformer; it is frozen here and never changed. temporal: for names of its modules,
-    the layer that follows there, called as layer(hidden, num_frames=T). Names of hooks are kept in `sites`.
-    given_channels: channels of a given frame, by default those of the input. Two video models may share one image
-    model: each one's layers are silent while the other runs.
+    the layer that follows there, called as layer(hidden, num_frames=T). Two video models may share one image model:
+    each one's layers are silent while the other runs.
     """
 
     def __init__(self, image: nn.Module, temporal: Mapping[str, nn.Module]):
@@ -187,7 +186,7 @@ class VideoModel(nn.Module):
         return clips, frames
 
     def _add_given(self, entry: nn.Module, arguments: Any, hidden: Tensor) -> Tensor | None:
-        return None if self._given is None else hidden + self.given(self._given)
+        return None if self._given is None else hidden + self.given(self._given.to(self.given.weight.dtype))
 
     def _follow(self, key: str, module: nn.Module, arguments: Any, output: Any) -> Any:
         """Let the temporal layer work on what a module of the image model puts out, whichever way it is wrapped."""

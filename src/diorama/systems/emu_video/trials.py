@@ -136,14 +136,26 @@ def started(sizes: Sizes, seed: int, out: Path, say: Say) -> Trial:
     run = RunConfig(steps=sizes.image_steps, learning_rate=2e-3, weight_decay=0.01, betas=(0.9, 0.99), warmup=50,
                     schedule="constant", precision="bf16", ema=0.995, save_every=250, log_every=50)
     torch.manual_seed(seed)
-    init = build_miniature(BASE, words=world.WORDS, device="cpu")
-    nn.init.zeros_(init.network.proj_out.weight)
-    nn.init.zeros_(init.network.proj_out.bias)
-    base = train_text_to_image(pictures, Recipe(miniature=BASE, network=run, batch=64), out / "image", init=init,
-                               seed=seed, device="cpu")
+    recipe = Recipe(miniature=BASE, network=run, batch=64, uniform_times=0.5)
+    base = train_text_to_image(pictures, recipe, out / "image", init=fresh_base(), seed=seed, device="cpu")
     say(f"seed {seed}: image base")
     clips = world.draw(world.subjects(sizes.clips, 2000 + seed, CLIP_LOOKS))
     return Trial(seed, sizes, out, base, clips, Judge.calibrated())
+
+
+def fresh_base() -> TextToImage:
+    """A new image base whose path from words to pixels has unit gain, so that a short training learns the words, and
+    whose first answer is zero."""
+    base = build_miniature(BASE, words=world.WORDS, device="cpu")
+    readers = [base.text.tower, base.network.caption_projection,
+               *(part for name, part in base.network.named_modules() if name.endswith("attn2"))]
+    for layer in (layer for reader in readers for layer in reader.modules() if isinstance(layer, nn.Linear)):
+        nn.init.normal_(layer.weight, std=(2 / layer.in_features) ** 0.5)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    nn.init.zeros_(base.network.proj_out.weight)
+    nn.init.zeros_(base.network.proj_out.bias)
+    return base
 
 
 def train_arm(trial: Trial, plan: ArmPlan, steps: int, *, start: VideoModel | None = None, clips: Clips | None = None,
