@@ -34,6 +34,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -41,6 +42,7 @@ from diorama.metrics.claims import package_versions
 from diorama.systems.is_vit.config import QuantiseConfig, preset
 from diorama.systems.is_vit.fast import use_int8
 from diorama.systems.is_vit.integer import hold_codes
+from diorama.systems.is_vit.packed import packed_size
 from diorama.systems.is_vit.quantised import calibrating, insert
 from diorama.systems.is_vit.sos import Work, quantise, three_stages
 from diorama.systems.is_vit.units import in_batches, units_of
@@ -172,6 +174,21 @@ def forward_rows(batches: Sequence[tuple[int, int]], *, compiled: bool) -> list[
             for bits, found in (("w3a3", mine), ("w8a8", mine_wide)):
                 rows.append(Row(f"forward of {images}, {bits} on int8", 1e3 * found, 1e3 * other, "ms", other / found,
                                 goal, name))
+    return rows
+
+
+def size_rows() -> list[Row]:
+    """Bytes of the tensors of packed files against float32, from the shapes alone."""
+    rows = []
+    for name, width, most in (("ViT-S", 384, None), ("ViT-B", 768, 36e6)):
+        with init_empty_weights(include_buffers=False):
+            model = ViTForImageClassification(ViTConfig(hidden_size=width, num_attention_heads=width // 64,
+                                                        intermediate_size=4 * width, num_labels=1000))
+        theirs = sum(parameter.numel() * 4 for parameter in model.parameters())
+        insert(model, preset("is-vit", "w3a3"), norm="tensor")
+        ours = packed_size(model)
+        rows.append(Row(f"file of {name}, w3a3", ours / 1e6, theirs / 1e6, "MB", theirs / ours,
+                        None if most is None else theirs / most, "float32"))
     return rows
 
 
@@ -390,8 +407,9 @@ def measure(*, quick: bool, compiled: bool) -> list[Row]:
     """All rows."""
     warnings.filterwarnings("ignore", module="torchao")
     if quick:
-        return [*forward_rows([(1, 5)], compiled=compiled), *calibration_rows(4, 2, 2, 1)]
-    return [*forward_rows([(1, 15), (8, 5), (32, 3)], compiled=compiled), *calibration_rows(32, 8, 10, 2)]
+        return [*forward_rows([(1, 5)], compiled=compiled), *calibration_rows(4, 2, 2, 1), *size_rows()]
+    return [*forward_rows([(1, 15), (8, 5), (32, 3)], compiled=compiled), *calibration_rows(32, 8, 10, 2),
+            *size_rows()]
 
 
 def report(rows: Sequence[Row]) -> dict[str, Any]:
@@ -408,7 +426,7 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as plain lines."""
     lines = []
     for row in rows:
-        goal = "" if row.goal is None else f"  goal {row.goal:g}{'' if row.ratio >= row.goal else ', MISSED'}"
+        goal = "" if row.goal is None else f"  goal {row.goal:.3g}{'' if row.ratio >= row.goal else ', MISSED'}"
         lines.append(f"{row.what}: ours {row.ours:.1f} {row.unit}, {row.peer} {row.theirs:.1f} {row.unit}: "
                      f"{row.ratio:.2f}x{goal}")
     return "\n".join(lines)
