@@ -35,9 +35,9 @@ SOFTMAX = ("sulq", "uniform", "log2", "log2_masked", "log_sqrt2", "adalog", "twi
 needs_vnni = pytest.mark.skipif(not int8.has_int8_kernels(), reason="this CPU has no VNNI instructions")
 
 
-def coded(model: Any) -> Any:
+def coded(model: Any, sums: integer.Sums = "integer") -> Any:
     held = copy.deepcopy(model)
-    hold_codes(held)
+    hold_codes(held, sums)
     return held
 
 
@@ -100,7 +100,9 @@ def test_integers_give_the_bits_of_exact_fake_quantisation(
     pixels: Tensor,
 ) -> None:
     model = calibrated(tiny[kind](), pixels, PLAIN.with_bits(bits))
-    assert torch.equal(answer(coded(model), pixels), exact(model, answer, pixels))
+    integers = answer(coded(model), pixels)
+    assert torch.equal(integers, exact(model, answer, pixels))
+    assert torch.equal(integers, answer(coded(model, "float"), pixels))
 
 
 @pytest.mark.parametrize("softmax", SOFTMAX)
@@ -148,7 +150,7 @@ def test_attention_is_that_of_the_fake_quantised_network(tiny: dict[str, Any], c
               (attention.quantisers.query, attention.quantisers.key, attention.quantisers.value)]
     functions = AttentionInterface()
     plain, integers = (functions[name](attention, *inputs, None, scaling=0.3) for name in
-                       ("diorama_quantised", integer.INTEGER_ATTENTION))
+                       ("diorama_quantised", integer.ATTENTION["integer"]))
     torch.testing.assert_close(integers[1], plain_probabilities(attention, *inputs[:2]), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(integers[0], plain[0], rtol=1e-5, atol=1e-5)
 
@@ -243,7 +245,7 @@ def test_int8_attention_is_the_reference(softmax: str, bits: int) -> None:
     sites.probability.fit(scores.softmax(-1))
     holder = torch.nn.Module()
     holder.quantisers = sites
-    reference: Any = AttentionInterface()[integer.INTEGER_ATTENTION]
+    reference: Any = AttentionInterface()[integer.ATTENTION["integer"]]
     context, _ = reference(holder, query, key, value, mask, scaling=0.25)
     out = UniformQuantiser(bits)
     out.fit(context)

@@ -2,18 +2,19 @@
 
 Every matrix product is taken of whole numbers (code minus zero point), exactly, and rounded to float32 once; then it is
 scaled and biased in float32, always in the same order. So the result does not depend on how the sum was made:
-`hold_codes` gives the network that multiplies integers in integer accumulators, `exact_products` lets a fake-quantised
-network multiply the same whole numbers as floats, and the two agree in every bit. LayerNorm, softmax, GELU, residual
-sums and the convolution of the 8-bit image are the same float32 operations in both.
+`hold_codes` gives the network that holds codes and sums them in integer accumulators, or as floats that hold every
+partial sum (much faster, and on any device); `exact_products` lets a fake-quantised network multiply the same whole
+numbers; and all of them agree in every bit. LayerNorm, softmax, GELU, residual sums and the convolution of the 8-bit
+image are the same float32 operations in all.
 
 A product without one scale for its sums (a channel-wise LayerNorm output, attention probabilities of AdaLog, the twin
 quantiser or fractional exponents) is taken of the dequantised floats, again the same operation in both.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +26,6 @@ from diorama.nn.quantisers import Log2Quantiser, Quantiser, SulqQuantiser, Unifo
 from diorama.systems.is_vit.quantised import AttentionQuantisers, QuantisedLinear, QuantisedNorm, QuantisedPatches
 from diorama.systems.is_vit.structure import find_structure, replace_part
 
-INTEGER_ATTENTION = "diorama_integer"
-EXACT_ATTENTION = "diorama_exact"
 MOST_SHIFT = 15
 """Probabilities whose levels span more octaves are multiplied as floats."""
 
@@ -44,6 +43,12 @@ def float_product(a: Tensor, b: Tensor, largest: int) -> Tensor:
     """a @ b in float32 where K largest is below 2^24, else float64: no partial sum is ever rounded, on any device."""
     wide = torch.float32 if a.shape[-1] * largest < 2**24 else torch.float64
     return torch.matmul(a.to(wide), b.to(wide)).float()
+
+
+Sums = Literal["integer", "float"]
+PRODUCTS: Mapping[Sums, Product] = {"integer": integer_product, "float": float_product}
+ATTENTION: Mapping[Sums, str] = {"integer": "diorama_integer", "float": "diorama_exact"}
+"""Names of `coded_attention` with either product among transformers' attention functions."""
 
 
 # ---- layers ---------------------------------------------------------------------------------------------------------
@@ -188,27 +193,27 @@ def _average(quantisers: AttentionQuantisers, codes: Tensor, value: Tensor, prod
     return out
 
 
-AttentionInterface.register(INTEGER_ATTENTION, partial(coded_attention, product=integer_product))
-AttentionInterface.register(EXACT_ATTENTION, partial(coded_attention, product=float_product))
+for sums, product in PRODUCTS.items():
+    AttentionInterface.register(ATTENTION[sums], partial(coded_attention, product=product))
 
 
 # ---- whole networks -------------------------------------------------------------------------------------------------
 
 
-def hold_codes(model: nn.Module, product: Product = integer_product, attention: str = INTEGER_ATTENTION) -> None:
+def hold_codes(model: nn.Module, sums: Sums = "integer") -> None:
     """Let every quantised layer of `model` hold the codes of its weights instead of the weights, and multiply codes.
 
-    In place; the float weights are gone afterwards. Layers on the meta device get empty codes there. Raises InputError
-    for zero points that are fractions.
+    In place; the float weights are gone afterwards. Layers on the meta device get empty codes there. sums: how exact
+    sums are made, which changes no bit. Raises InputError for zero points that are fractions.
     """
     sources = _sources(model)
     for name, module in list(model.named_modules()):
         if isinstance(module, QuantisedLinear):
-            replace_part(model, name, CodedLinear(module, sources.get(name), product))
+            replace_part(model, name, CodedLinear(module, sources.get(name), PRODUCTS[sums]))
         elif isinstance(module, QuantisedPatches):
             replace_part(model, name, CodedPatches(module))
         elif isinstance(getattr(module, "quantisers", None), AttentionQuantisers):
-            _attend(module, attention)
+            _attend(module, ATTENTION[sums])
 
 
 @contextmanager
@@ -219,7 +224,7 @@ def exact_products(model: nn.Module) -> Iterator[None]:
     attentions: list[Any] = [module for module in model.modules()
                              if isinstance(getattr(module, "quantisers", None), AttentionQuantisers)]
     implementations = [attention.config._attn_implementation for attention in attentions]
-    hold_codes(model, float_product, EXACT_ATTENTION)
+    hold_codes(model, "float")
     try:
         yield
     finally:

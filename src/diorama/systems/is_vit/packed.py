@@ -21,15 +21,7 @@ from diorama.errors import CheckpointError, InputError
 from diorama.nn.packing import pack, packed_bytes, unpack
 from diorama.nn.quantisers import Quantiser, UniformQuantiser
 from diorama.systems.is_vit.config import QuantiseConfig
-from diorama.systems.is_vit.integer import (
-    INTEGER_ATTENTION,
-    CodedLinear,
-    CodedPatches,
-    Product,
-    codes_of,
-    hold_codes,
-    integer_product,
-)
+from diorama.systems.is_vit.integer import CodedLinear, CodedPatches, Sums, codes_of, hold_codes
 from diorama.systems.is_vit.quantised import QuantisedLinear, QuantisedPatches, insert
 
 FORMAT = 1
@@ -149,12 +141,11 @@ def read_packed_config(folder: str | Path) -> dict[str, Any]:
 
 
 def load_packed(folder: str | Path, skeleton: Callable[[Mapping[str, Any]], nn.Module], *,
-                product: Product = integer_product, attention: str = INTEGER_ATTENTION,
-                device: str | torch.device = "cpu") -> nn.Module:
+                sums: Sums = "integer") -> nn.Module:
     """The network of a packed checkpoint, holding codes; no float weight is ever made.
 
-    skeleton: makes the float model from config.json; it is called where parameters get no memory. product, attention:
-    as for `hold_codes`. Raises CheckpointError for a file that was changed (each tensor is checked against its digest).
+    skeleton: makes the float model from config.json; it is called where parameters get no memory. sums: as for
+    `hold_codes`. Raises CheckpointError for a file that was changed (each tensor is checked against its digest).
     """
     content = read_packed_config(folder)
     quantisation = content[FIELD]
@@ -164,7 +155,7 @@ def load_packed(folder: str | Path, skeleton: Callable[[Mapping[str, Any]], nn.M
     with init_empty_weights(include_buffers=False):
         model = skeleton(content).eval()
     insert(model, settings, norm="channel" if settings.deployed_norm == "channel" else "tensor")
-    hold_codes(model, product, attention)
+    hold_codes(model, sums)
     for name, module in model.named_modules():
         if isinstance(module, CodedLinear | CodedPatches):
             codes = tensors.get(f"{name}.codes")
@@ -176,7 +167,7 @@ def load_packed(folder: str | Path, skeleton: Callable[[Mapping[str, Any]], nn.M
     load_into(model, tensors)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return model.to(device)
+    return model
 
 
 def check_digests(folder: str | Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, str]) -> None:

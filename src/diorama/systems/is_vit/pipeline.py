@@ -91,7 +91,7 @@ class VisionTransformer:
         if is_packed(folder):
             content = read_packed_config(folder)
             settings = QuantiseConfig.from_dict(content[FIELD]["settings"])
-            model = load_packed(folder, empty_model)
+            model = load_packed(folder, empty_model, sums="float")
             if int8:
                 use_int8(model)
             preprocessing = read_preprocessing(folder, int(content["image_size"]))
