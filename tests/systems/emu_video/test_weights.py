@@ -1,20 +1,31 @@
 """Public layouts: parity with diffusers' own video classes, and key maps name by name on the meta device."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import MotionAdapter, UNet2DConditionModel, UNet3DConditionModel, UNetMotionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    MotionAdapter,
+    UNet2DConditionModel,
+    UNet3DConditionModel,
+    UNetMotionModel,
+)
 from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
 
-from diorama.checkpoints import write_tensors
+from diorama.checkpoints import read_config, write_tensors
 from diorama.diffusion.networks import predict
 from diorama.diffusion.text import Condition
 from diorama.errors import CheckpointError
+from diorama.language.word_tokenizer import build_word_tokenizer
 from diorama.systems.emu_video.conditioning import given_frames
 from diorama.systems.emu_video.config import EmuVideoConfig, TemporalConfig
 from diorama.systems.emu_video.model import VideoModel, inflate
+from diorama.systems.emu_video.pipeline import EmuVideo, Sampling, import_checkpoint
 from diorama.systems.emu_video.weights import (
     adapter_names,
     build_video,
@@ -23,6 +34,7 @@ from diorama.systems.emu_video.weights import (
     image_config_of_unet3d,
     motion_layers,
     motion_sites,
+    read_modelscope,
     read_motion_adapter,
     to_motion_adapter,
     unet3d_layers,
@@ -182,3 +194,56 @@ def test_a_saved_config_builds_the_same_layers(unet: UNet2DConditionModel) -> No
         built = build_video(image, described)
         wanted = (motion_layers if layout == "motion-adapter" else unet3d_layers)(image, config)
         assert set(built.temporal) == {site.replace(".", "-") for site in wanted}
+
+
+# ---- whole folders -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """The parts that public folders share, tiny: text encoder, tokenizer, autoencoder, scheduler."""
+    folder = tmp_path / "public"
+    CLIPTextModel(CLIPTextConfig(vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+                                 num_attention_heads=2, max_position_embeddings=12, bos_token_id=1, eos_token_id=2,
+                                 pad_token_id=0)).save_pretrained(folder / "text_encoder")
+    build_word_tokenizer(["a", "red", "cube", "left"], max_length=12, enclosed=True).save_pretrained(
+        folder / "tokenizer")
+    AutoencoderKL(block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
+                  up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4,
+                  sample_size=16).save_pretrained(folder / "vae")
+    DDIMScheduler(beta_start=8.5e-4, beta_end=1.2e-2, beta_schedule="scaled_linear").save_pretrained(
+        folder / "scheduler")
+    return folder
+
+
+def drawn(folder: Path) -> torch.Tensor:
+    emu = EmuVideo.from_pretrained(folder, device="cpu")
+    assert not emu.takes_image and emu.mode.target == "eps" and emu.config.sampling.guidance_image == 1.0
+    return emu.animate(None, ["a red cube"], Sampling(steps=2))
+
+
+def test_modelscope_s_folder_is_imported_and_draws(parts: Path, tmp_path: Path) -> None:
+    UNet3DConditionModel(**UNET3D).save_pretrained(parts / "unet")
+    folder = import_checkpoint(str(parts), "modelscope", None, tmp_path / "ours", device="cpu")
+    clip = drawn(folder)
+    assert clip.shape == (1, 16, 3, 16, 16)
+    base, video, config = read_modelscope(parts, device="cpu")
+    again = EmuVideo(base, video, config).animate(None, ["a red cube"], Sampling(steps=2))
+    assert torch.equal(clip, again), "saved and read back it is the same"
+    (parts / "vae" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="incomplete or damaged"):
+        read_modelscope(parts, device="cpu")
+
+
+def test_a_motion_adapter_s_folder_goes_around_a_stable_diffusion_folder(
+        parts: Path, unet: UNet2DConditionModel, tmp_path: Path) -> None:
+    unet.save_pretrained(parts / "unet")
+    (parts / "model_index.json").write_text(json.dumps({
+        "_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],
+        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+        "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "DDIMScheduler"]}))
+    stirred(MotionAdapter(**{**ADAPTER, "motion_max_seq_length": 32})).save_pretrained(tmp_path / "adapter")
+    folder = import_checkpoint(str(tmp_path / "adapter"), "motion-adapter", str(parts), tmp_path / "ours", device="cpu")
+    assert drawn(folder).shape == (1, 16, 3, 16, 16)
+    config = read_config(folder)
+    assert config["layout"] == "motion-adapter" and config["mode"]["schedule"] == "linear"

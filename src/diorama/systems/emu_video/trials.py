@@ -60,7 +60,7 @@ class Sizes:
 
     pictures: int = 3000
     clips: int = 1200
-    image_steps: int = 1500
+    image_steps: int = 1000
     video_steps: int = 400
     short_steps: int = 120
     between_steps: int = 400
