@@ -34,8 +34,9 @@ def test_the_judge_sees_what_is_not_there() -> None:
 
 
 def test_clips_lack_the_looks_that_the_claim_is_about() -> None:
-    assert len(CLIP_LOOKS) == 7 and len(UNSEEN_LOOKS) == 11 and not set(CLIP_LOOKS) & set(UNSEEN_LOOKS)
+    assert len(CLIP_LOOKS) == 6 and len(UNSEEN_LOOKS) == 12 and not set(CLIP_LOOKS) & set(UNSEEN_LOOKS)
     assert {color for color, _ in CLIP_LOOKS} == set(world.COLORS), "every color moves, but not on every ground"
+    assert {ground for _, ground in CLIP_LOOKS} == set(world.GROUNDS)
     clips = world.draw(world.subjects(30, 0, CLIP_LOOKS))
     words = set(clips.words())
     assert words <= set(world.WORDS)
@@ -64,7 +65,7 @@ def test_the_arms_run_from_end_to_end_and_go_on_where_they_stopped(
     said: list[str] = []
     arms, checks = trials.trained_arms(sizes, [0], tmp_path, said.append)
     names = {arm.name for arm in arms}
-    assert {"factorised", "direct", "image base", "interpolator", "linear blend", "high quality", "w_i 3, w_p 8",
+    assert {"factorised", "direct", "direct, stock schedule", "image base", "interpolator", "linear blend", "high quality", "w_i 3, w_p 8",
             "usual initialisation", "all layers trained"} <= names
     assert {check.says[0] for check in checks} == set("1245678")
     exact = next(check for check in checks if "no pixel" in check.says)
