@@ -46,7 +46,7 @@ class Recipe:
 
     miniature: MiniatureConfig = field(default_factory=MiniatureConfig)
     autoencoder: RunConfig = field(default_factory=lambda: RunConfig(
-        steps=4000, learning_rate=1e-3, weight_decay=0.0, precision="bf16", save_every=500, log_every=50))
+        steps=2500, learning_rate=1e-3, weight_decay=0.0, precision="bf16", save_every=500, log_every=50))
     network: RunConfig = field(default_factory=lambda: RunConfig(
         steps=20_000, learning_rate=5e-4, weight_decay=0.01, betas=(0.9, 0.99), warmup=500, schedule="constant",
         precision="bf16", ema=0.999, save_every=500, log_every=50))

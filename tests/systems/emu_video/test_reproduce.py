@@ -65,8 +65,8 @@ def test_the_arms_run_from_end_to_end_and_go_on_where_they_stopped(
     said: list[str] = []
     arms, checks = trials.trained_arms(sizes, [0], tmp_path, said.append)
     names = {arm.name for arm in arms}
-    assert {"factorised", "direct", "direct, stock schedule", "image base", "interpolator", "linear blend", "high quality", "w_i 3, w_p 8",
-            "usual initialisation", "all layers trained"} <= names
+    assert {"factorised", "direct", "direct, stock schedule", "image base", "interpolator", "linear blend",
+            "high quality", "w_i 3, w_p 8", "usual initialisation", "all layers trained"} <= names
     assert {check.says[0] for check in checks} == set("1245678")
     exact = next(check for check in checks if "no pixel" in check.says)
     assert exact.holds, "frozen layers change nothing, however little is trained"

@@ -159,7 +159,7 @@ class SmallVitConfig:
 
 SMALL: Mapping[str, SmallVitConfig] = {
     "digits": SmallVitConfig(),
-    "world": SmallVitConfig(steps=1500, images=6000, flip=True),
+    "world": SmallVitConfig(steps=4000, images=12_000, flip=True),
     "folder": SmallVitConfig(dropout=0.1, steps=2000, flip=True),
 }
 """scikit-learn's digits at 32 x 32; color and shape of one rendered object; one's own folder of classes."""
