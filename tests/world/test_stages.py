@@ -97,7 +97,7 @@ def test_camera_light_and_pose_are_found_from_a_rough_start():
     aside = true.misfits([(0, {0: (looks[0], Pose(0.9, 0.3, 0.0, RADIUS["large"], 30.0))}), (0, {0: None})])
     assert min(aside) > 30
     off = Try(0, 1, looks[1], Pose(-1.3, -0.5, 0.2, 0.55))
-    error, pose = true.fitted([off], free=("right", "away", "up", "radius"))[0]
+    error, pose = true.fitted([off], free=("u", "v", "up", "radius"))[0]
     assert error < 15 and math.dist((pose.right, pose.away, pose.up, pose.radius), (-1.2, -0.6, 0.0, 0.45)) < 0.2
 
 

@@ -116,7 +116,7 @@ def best_look(stage: Stage, frame: int, k: int, looks: Sequence[Look], pose: Pos
         for yaw in (0.0, 22.5, 45.0, 67.5) if look.shape in TURNING_SHAPES else (0.0,):
             tries.append(Try(frame, k, look, pose_at(stage.setting.camera, look.shape, spot, pose.radius, up=pose.up,
                                                      yaw=yaw)))
-    found = stage.fitted(tries, free=("right", "away", "radius", "yaw"))
+    found = stage.fitted(tries, free=("u", "v", "radius", "yaw"))
     error, best = min((error, n) for n, (error, _) in enumerate(found))
     return error, tries[best].look, found[best][1]
 
@@ -139,7 +139,7 @@ def _followed(stage: Stage, k: int, frames: list[int]) -> dict[int, Pose]:
     tries = [Try(i, k, *part) for i, part in _around(stage, k) if i in frames]
     if not tries:
         return {}
-    free = ["right", "away", "up", "radius"] + (["yaw"] if tries[0].look.shape in TURNING_SHAPES else [])
+    free = ["u", "v", "up", "radius"] + (["yaw"] if tries[0].look.shape in TURNING_SHAPES else [])
     found = stage.fitted(tries, free=free)
     doubtful = [n for n, (error, _) in enumerate(found) if error > GOOD]
     again = [(n, replace(tries[n], pose=pose)) for n in doubtful for pose in _others(stage, tries, found, n)]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-FORGIVEN = 0.4
+FORGIVEN = 0.6
 """A difference, of 1, from which on a pixel counts less and less."""
 LEASH = 4.0
 """Steps that a number may go in one round."""

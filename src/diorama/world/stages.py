@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,9 @@ LIFTED = 0.2
 """Metres above the ground from which an object is not taken to stand on it."""
 SETTING_STEPS = (0.4, 0.05, 0.01, 6.0, 3.0)
 """Changes of elevation, distance, ground and the light's two angles that can just be seen."""
-POSE_STEPS = (0.04, 0.05, 0.04, 0.03, 4.0)
-"""The same of right, away, up, radius and yaw."""
+STEPS = {"u": 0.015, "v": 0.015, "up": 0.04, "radius": 0.03, "yaw": 4.0}
+"""The same of what is fitted of an object: where its middle is seen, its height above the ground, its radius and yaw.
+These hardly depend on one another, as right and away would; and not on the camera."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ class Stage:
     """For each frame one entry an object, None where it is not there."""
     side: int = SIDE
     """Pixels that a side of the frames had before they were scaled."""
+    rays: int = 1
+    """Rays along each side of a pixel of small frames; see `staged`."""
 
     def scene(self, frame: int, changed: Mapping[int, Part | None], setting: Setting | None = None) -> Scene:
         """A frame with some of its objects changed or, where None, taken away."""
@@ -138,14 +141,11 @@ class Stage:
                      where.ground, LATE)
 
     def shown(self, scenes: Sequence[Scene], window: Window = WHOLE) -> Tensor:
-        """What pictures float (N, 3, 64, 64) of scenes have in the window; as small ones look when they are scaled, if
-        the frames were."""
+        """What pictures float (N, 3, 64, 64) of scenes have in the window; they are as coarse as the frames were."""
         if self.side >= SIDE:
             return render(scenes, size=SIDE, times=[LATE], window=window).rgb[:, 0].float() / 255
-        images = render(scenes, size=SIDE, times=[LATE]).rgb[:, 0].float() / 255
-        for size in (self.side, SIDE):
-            images = nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
-        return images[..., *window]
+        images = render(scenes, size=self.side, samples=self.rays, times=[LATE]).rgb[:, 0].float() / 255
+        return nn.functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)[..., *window]
 
     def misfits(self, tries: Sequence[tuple[int, Mapping[int, Part | None]]], window: Window = WHOLE) -> list[float]:
         """For each (frame, changes) the summed difference, in wholly wrong pixels, between that picture and the true
@@ -155,33 +155,46 @@ class Stage:
 
     def fitted(self, tries: Sequence[Try], *, free: Sequence[str],
                window: Window | None = None) -> list[tuple[float, Pose]]:
-        """For each try the misfit and the pose nearby whose picture comes nearest, where only the `free` numbers of the
-        pose may change, all within one window."""
+        """For each try the misfit and the pose nearby whose picture comes nearest, where only the `free` numbers of
+        `STEPS` may change, all within one window."""
         window = window or window_of(self.setting, [(t.look, t.pose) for t in tries])
-        names = ["right", "away", "up", "radius", "yaw"]
-        chosen = [names.index(name) for name in free]
-        start = torch.tensor([astuple(t.pose) for t in tries], dtype=torch.float64)
+        camera = self.setting.camera
+        known = [_numbers(camera, (t.look, t.pose)) for t in tries]
 
-        def poses(numbers: Tensor, rows: list[int]) -> list[Pose]:
-            whole = start[rows].index_copy(1, torch.tensor(chosen), numbers)
-            return [_possible(Pose(*row)) for row in whole.tolist()]
+        def parts(numbers: Tensor, rows: list[int]) -> list[Part]:
+            looks = [tries[row].look for row in rows]
+            rest = [{**known[row], **dict(zip(free, some, strict=True))}
+                    for row, some in zip(rows, numbers.tolist(), strict=True)]
+            return [(look, _pose(camera, look, values)) for look, values in zip(looks, rest, strict=True)]
 
         def picture_of(numbers: Tensor, rows: list[int]) -> Tensor:
-            return self.shown([self.scene(tries[row].frame, {tries[row].index: (tries[row].look, pose)})
-                               for row, pose in zip(rows, poses(numbers, rows), strict=True)], window)
+            return self.shown([self.scene(tries[row].frame, {tries[row].index: part})
+                               for row, part in zip(rows, parts(numbers, rows), strict=True)], window)
 
+        start = torch.tensor([[numbers[name] for name in free] for numbers in known], dtype=torch.float64)
         goals = self.frames[[t.frame for t in tries]][..., *window]
-        steps = start.new_tensor(POSE_STEPS)[chosen]
-        numbers = fitted(start[:, chosen], steps, picture_of, goals, rounds=((4, 3), (2, 2)))
-        found = poses(numbers, list(range(len(tries))))
-        changes = [(t.frame, {t.index: (t.look, pose)}) for t, pose in zip(tries, found, strict=True)]
-        errors = self.misfits(changes, window)
-        return list(zip(errors, found, strict=True))
+        steps = start.new_tensor([STEPS[name] for name in free])
+        found = parts(fitted(start, steps, picture_of, goals, rounds=((4, 3), (2, 2))), list(range(len(tries))))
+        changes = [(t.frame, {t.index: part}) for t, part in zip(tries, found, strict=True)]
+        return [(error, part[1]) for error, part in zip(self.misfits(changes, window), found, strict=True)]
+
+
+def _numbers(camera: Camera, part: Part) -> dict[str, float]:
+    """An object's pose as the numbers that are fitted."""
+    u, v = middle_of(camera, part)
+    return {"u": u, "v": v, "up": part[1].up, "radius": part[1].radius, "yaw": part[1].yaw}
+
+
+def _pose(camera: Camera, look: Look, numbers: Mapping[str, float]) -> Pose:
+    """The nearest pose to these numbers that can be rendered: hardly under the ground, neither tiny nor huge."""
+    radius, up = min(max(numbers["radius"], 0.15), 2.5), max(numbers["up"], -0.3)
+    return pose_at(camera, look.shape, (numbers["u"], numbers["v"]), radius, up=up, yaw=numbers["yaw"])
 
 
 def staged(frames: Tensor, camera: Camera, cast: list[list[Part | None]], *, frame: int = 0, side: int = SIDE) -> Stage:
     """The stage of frames (T, 3, 64, 64) of `side` pixels before they were scaled, with the light and the ground under
-    which one frame looks most as it does; camera and poses are the rough ones given. See `calibrated`."""
+    which one frame looks most as it does; camera and poses are the rough ones given. Frames of under 64 pixels are
+    taken to have one ray a pixel or four, whichever looks more like them. See `calibrated`."""
     grounds = [0.7 + 0.03 * k for k in range(9)]
     stage = Stage(frames, Setting(camera, Light(), 0.8), cast, side)
     empty = stage.shown([Scene((), camera, Light(), shade, LATE) for shade in grounds])
@@ -189,53 +202,44 @@ def staged(frames: Tensor, camera: Camera, cast: list[list[Part | None]], *, fra
     settings = [Setting(camera, Light(azimuth=30.0 * k, elevation=e), grounds[int(gaps.argmin())])
                 for k in range(12) for e in (50.0, 63.0)]
     errors = _misfit(stage.shown([stage.scene(frame, {}, setting) for setting in settings]), frames[frame])
-    return replace(stage, setting=settings[int(errors.argmin())])
+    stage = replace(stage, setting=settings[int(errors.argmin())])
+    if side >= SIDE:
+        return stage
+    return min((replace(stage, rays=rays) for rays in (1, 2)), key=lambda s: s.misfits([(frame, {})])[0])
 
 
 def calibrated(stage: Stage, frame: int = 0) -> Stage:
     """The stage with camera, light, ground and, at one frame, places, heights above the ground and yaws fitted."""
-    there = [(k, part) for k, part in enumerate(stage.cast[frame]) if part is not None]
+    parts = {k: part for k, part in enumerate(stage.cast[frame]) if part is not None}
+    camera, light = stage.setting.camera, stage.setting.light
+    known = {k: _numbers(camera, part) for k, part in parts.items()}
     slots: list[tuple[int, str]] = []
-    for k, (look, pose) in there:
-        slots += [(k, "right"), (k, "away")]
-        slots += [(k, "up")] if pose.up > LIFTED else []
-        slots += [(k, "yaw")] if look.shape in TURNING_SHAPES else []
-    light, camera = stage.setting.light, stage.setting.camera
-    parts = dict(there)
-    numbers = [camera.elevation, camera.distance, stage.setting.ground, light.azimuth, light.elevation,
-               *(getattr(parts[k][1], name) for k, name in slots)]
-    names = ["right", "away", "up", "radius", "yaw"]
-    steps = [*SETTING_STEPS, *(POSE_STEPS[names.index(name)] for _, name in slots)]
+    for k, (look, pose) in parts.items():
+        names = ["u", "v"] + ["up"] * (pose.up > LIFTED) + ["yaw"] * (look.shape in TURNING_SHAPES)
+        slots += [(k, name) for name in names]
 
     def read(row: list[float]) -> tuple[Setting, dict[int, Part | None]]:
         elevation, distance, ground, azimuth, height, *rest = row
-        setting = Setting(replace(camera, elevation=min(max(elevation, 15.0), 70.0), distance=max(distance, 4.0)),
-                          Light(azimuth, min(max(height, 20.0), 88.0), light.ambient), ground)
-        changes: dict[int, dict[str, float]] = {k: {} for k in parts}
+        where = replace(camera, elevation=min(max(elevation, 15.0), 70.0), distance=max(distance, 4.0))
+        setting = Setting(where, Light(azimuth, min(max(height, 20.0), 88.0), light.ambient), ground)
+        numbers = {k: dict(values) for k, values in known.items()}
         for (k, name), value in zip(slots, rest, strict=True):
-            changes[k][name] = value
-        return setting, {k: (parts[k][0], _possible(replace(parts[k][1], **changes[k]))) for k in parts}
+            numbers[k][name] = value
+        return setting, {k: (look, _pose(where, look, numbers[k])) for k, (look, _) in parts.items()}
 
     def picture_of(values: Tensor, rows: list[int]) -> Tensor:
-        scenes = []
-        for row in values.tolist():
-            setting, changed = read(row)
-            scenes.append(stage.scene(frame, changed, setting))
-        return stage.shown(scenes)
+        found = [read(row) for row in values.tolist()]
+        return stage.shown([stage.scene(frame, changed, setting) for setting, changed in found])
 
-    start = torch.tensor([numbers], dtype=torch.float64)
+    start = torch.tensor([[camera.elevation, camera.distance, stage.setting.ground, light.azimuth, light.elevation,
+                           *(known[k][name] for k, name in slots)]], dtype=torch.float64)
+    steps = start.new_tensor([*SETTING_STEPS, *(STEPS[name] for _, name in slots)])
     goal = stage.frames[frame : frame + 1]
-    values = fitted(start, start.new_tensor(steps), picture_of, goal, rounds=((6, 4), (3, 3), (1, 2)))
-    setting, changed = read(values[0].tolist())
+    setting, changed = read(fitted(start, steps, picture_of, goal, rounds=((6, 4), (3, 3), (1, 2)))[0].tolist())
     cast = [list(line) for line in stage.cast]
     for k, part in changed.items():
         cast[frame][k] = part
     return replace(stage, setting=setting, cast=cast)
-
-
-def _possible(pose: Pose) -> Pose:
-    """The nearest pose that can be rendered: hardly under the ground, neither tiny nor huge."""
-    return replace(pose, up=max(pose.up, -0.3), radius=min(max(pose.radius, 0.15), 2.5))
 
 
 def _posed(look: Look, pose: Pose) -> SceneObject:

@@ -123,7 +123,7 @@ def test_training_is_refused_before_anything_is_rendered(capsys, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     assert "Pass --init" in refused(capsys, "train", "--stage", "project")
     assert "no-such-folder" in refused(capsys, "train", "--stage", "project", "--init", "./no-such-folder")
-    assert "starts from nothing" in refused(capsys, "train", "--stage", "read", "--init", "./no-such-folder")
+    assert "starts from nothing" in refused(capsys, "train", "--stage", "all", "--init", "./no-such-folder")
     assert "Name a --stage" in refused(capsys, "train", "--steps", "5")
     assert "steps is 0" in refused(capsys, "train", "--stage", "align", "--steps", "0")
     assert "--media" in refused(capsys, "train", "--data", "mine.json")

@@ -126,8 +126,8 @@ def train(
     data
         "world", or a JSON file of conversations; its pictures and clips lie in --media.
     init
-        The model to go on from: a folder, a miniature's name or a hub id. read starts from nothing; align takes
-        over the language model of the model named, if any.
+        The model to go on from: a folder, a miniature's name or a hub id. read starts from nothing or goes on from
+        an earlier reading; align takes over the language model of the model named, if any.
     steps
         Optimizer steps; by default the recipe's.
     batch
@@ -155,7 +155,7 @@ def train(
             learning_rate=3e-4 if learning_rate is None else learning_rate, seed=common.seed, device=common.device)
         emit({"model": str(trained)}, f"the model is in {trained}", common)
         return 0
-    if init is not None and stage in ("read", "all"):
+    if init is not None and stage == "all":
         raise InputError(f"The stage {stage} starts from nothing, and --init names {init}. Leave --init out.")
     if init is None and stage not in ("read", "align", "all"):
         raise InputError(f"The stage {stage} goes on from a model, and none was given. Pass --init with the folder "

@@ -112,12 +112,13 @@ def train_stage(stage: Stage, recipe: Recipe, world: World, out: Path, *, init: 
                 device: str = "auto") -> Path:
     """Run one stage into `out` and return the folder of the model it leaves, `out`/model.
 
-    init: the model that the stage before left, a folder or a name. "read" and "align" start from nothing; "align"
-    takes over the language model of `init` if there is one. The later stages raise InputError without it.
+    init: the model that the stage before left, a folder or a name. "read" and "align" start from nothing; with `init`
+    "read" goes on from what an earlier reading left, and "align" takes over its language model. The later stages raise
+    InputError without it.
     """
     torch.manual_seed(recipe.seed)
     if stage == "read":
-        return _read(recipe, world, out, device)
+        return _read(recipe, world, out, init, device)
     if stage == "align":
         return _align(recipe, world, out, init, device)
     if init is None:
@@ -142,12 +143,16 @@ def train_stage(stage: Stage, recipe: Recipe, world: World, out: Path, *, init: 
     return out / "model"
 
 
-def _read(recipe: Recipe, world: World, out: Path, device: str) -> Path:
+def _read(recipe: Recipe, world: World, out: Path, init: str | Path | None, device: str) -> Path:
     tokenizer = world_tokenizer()
     llava = VideoLlava(VideoLlavaModel.from_config(configured(recipe.config, tokenizer)), tokenizer, name=str(out),
                        device=device)
+    teller = Teller(llava.config)
+    if init is not None:
+        load_into(llava.model, read_tensors(resolve(init)))
+        load_into(teller, read_tensors(resolve(init) / TELLER))
     told: dict[Kind, Features] = {"image": tell(world.images, tokenizer), "video": tell(world.clips, tokenizer)}
-    reader = Reader(llava.model, Teller(llava.config))
+    reader = Reader(llava.model, teller)
     run, interviewer = _speaking(reader, llava, "read", recipe, world.images, world.clips, out, device)
     learn(run, interviewer, told)
     if run.is_main:
