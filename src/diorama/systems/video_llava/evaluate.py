@@ -7,7 +7,7 @@ Published numbers of video question answering are judged by a hosted model whose
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -25,7 +25,7 @@ from diorama.systems.video_llava.pipeline import VideoLlava
 from diorama.systems.video_llava.processing import Turn, decode_answer, encode_conversation
 from diorama.systems.video_llava.splice import Media
 from diorama.world.pool import Pool, PoolConfig, draw_pool
-from diorama.world.questions import Question, questions
+from diorama.world.questions import Kind, Question, questions
 from diorama.world.sampling import Split
 
 SHORT = Decoding(max_tokens=8)
@@ -51,14 +51,17 @@ def examination(split: Split, *, scenes: int, moving: bool, frames: int, seed: i
 
 
 @torch.no_grad()
-def examine(llava: VideoLlava, seen: Seen, *, questions_each: int = 6, seed: int = 0,
-            progress: Callable[[int], None] | None = None) -> list[Reply]:
-    """Ask `questions_each` questions about every scene, each with the answer generated token by token."""
+def examine(llava: VideoLlava, seen: Seen, *, questions_each: int = 6, kinds: Iterable[Kind] | None = None,
+            seed: int = 0, progress: Callable[[int], None] | None = None) -> list[Reply]:
+    """Ask up to `questions_each` questions about every scene, each with the answer generated token by token.
+
+    kinds: the kinds of question that are asked; all where None.
+    """
     replies: list[Reply] = []
     facts = seen.pool.facts
     for row in range(len(facts)):
         scene, visible = facts.of(row)
-        asked = questions(scene, Random(f"examination {seed} {row}"), n=questions_each, visible=visible)
+        asked = questions(scene, Random(f"examination {seed} {row}"), n=questions_each, kinds=kinds, visible=visible)
         media = [Media(facts.kind, features=seen.features[row].to(llava.device))]
         samples = [encode_conversation([Turn(q.question)], media, llava.tokenizer, llava.config) for q in asked]
         if not samples:
