@@ -29,10 +29,11 @@ from diorama.diffusion import schedules
 from diorama.diffusion.parametrisations import denoised
 from diorama.diffusion.samplers import sample_ddim
 from diorama.diffusion.text import Condition
+from diorama.diffusion.text_once import text_once
 from diorama.metrics.claims import package_versions
 from diorama.systems.emu_video.conditioning import Conditions, first_frame, guided
 from diorama.systems.emu_video.config import ModeConfig, TemporalConfig
-from diorama.systems.emu_video.model import VideoModel, inflate, text_once
+from diorama.systems.emu_video.model import VideoModel, inflate
 from diorama.systems.emu_video.modes import Mode
 from diorama.systems.emu_video.weights import from_motion_adapter, from_unet3d, image_config_of_unet3d
 
@@ -90,8 +91,8 @@ def inputs() -> tuple[Tensor, Conditions]:
 def our_clip(video: VideoModel, mode: Mode) -> Tensor:
     """What the pipeline does: one batch a step, text looked at once."""
     noise, conditions = inputs()
-    with text_once(video):
-        return sample_ddim(guided(video, mode, conditions, SCALES), noise, mode.schedule,
+    with text_once(video.image) as memory:
+        return sample_ddim(guided(video, mode, conditions, SCALES, memory=memory), noise, mode.schedule,
                            schedules.dense_near_noise(len(mode.schedule), STEPS))
 
 

@@ -20,7 +20,7 @@ from diorama.errors import InputError
 Variance = Literal["large", "small"]
 """Of a reverse step: beta of the forward step, or the posterior's (Ho et al. 2020, section 3.2)."""
 Weights = Literal["uniform", "vlb", "exponential"]
-Loss = Literal["l2", "l1", "huber"]
+Loss = Literal["l2", "l1", "huber", "log"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,12 @@ def prior_log_density(last: Tensor, schedule: Schedule) -> Tensor:
 
 
 def residual(eps: Tensor, said: Tensor, loss: Loss = "l2") -> Tensor:
-    """How far the predicted noise is from the noise, summed over D, (B,) float64."""
+    """How far the predicted noise is from the noise, summed over D, (B,) float64.
+
+    log: D / 2 times the log of the mean squared error, which is minus the log likelihood of the gap under a Gaussian of
+    the width that fits it best. Where the noise cannot be known (near clean values) and where it is all but known (near
+    pure noise), a difference of captions then counts in proportion to what is left unexplained.
+    """
     gap = (eps - said).double().flatten(1)
     if loss == "l2":
         return gap.pow(2).sum(1)
@@ -130,7 +135,9 @@ def residual(eps: Tensor, said: Tensor, loss: Loss = "l2") -> Tensor:
         return gap.abs().sum(1)
     if loss == "huber":
         return torch.where(gap.abs() < 1, 0.5 * gap.pow(2), gap.abs() - 0.5).sum(1)
-    raise InputError(f"The loss {loss!r} is unknown. Pass l2, l1 or huber.")
+    if loss == "log":
+        return 0.5 * gap.shape[1] * gap.pow(2).mean(1).clamp(min=1e-300).log()
+    raise InputError(f"The loss {loss!r} is unknown. Pass l2, l1, huber or log.")
 
 
 def residual_weights(schedule: Schedule, weights: Weights = "uniform") -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from diffusers import SD3Transformer2DModel
 from torch import Tensor
 
 from diorama.diffusion import schedules
@@ -18,11 +19,13 @@ Predict = Callable[[Tensor, Tensor, Condition], Tensor]
 """x (B, ...), the network's times (B,), a condition of B rows -> the network's answer, (B, ...)."""
 TARGETS: dict[str, Target] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
 Network = Any
-"""A diffusers UNet2DConditionModel, PixArtTransformer2DModel or Transformer2DModel; they share no typed base."""
+"""A diffusers UNet2DConditionModel, PixArtTransformer2DModel, Transformer2DModel or SD3Transformer2DModel; they share
+no typed base."""
 
 
 def predict(network: Network, x: Tensor, times: Tensor, condition: Condition) -> Tensor:
-    """The answer of a `UNet2DConditionModel` or a PixArt-class transformer, in float32, its learned variance cut off.
+    """The answer of a `UNet2DConditionModel`, a PixArt-class transformer or Stable Diffusion 3's, in float32, its
+    learned variance cut off.
 
     x: (B, C, H, W). times: (B,). The network is called in its own dtype. Raises InputError for a network that needs
     more than text and time.
@@ -34,8 +37,14 @@ def predict(network: Network, x: Tensor, times: Tensor, condition: Condition) ->
     extra: dict[str, Any] = {}
     if "PixArt" in type(network).__name__ or type(network).__name__ == "Transformer2DModel":
         extra["added_cond_kwargs"] = {"resolution": None, "aspect_ratio": None}
-    answer = network(x.to(dtype), timestep=times.to(x.device), encoder_hidden_states=condition.tokens.to(dtype),
-                     encoder_attention_mask=condition.mask, return_dict=False, **extra)[0]
+    if isinstance(network, SD3Transformer2DModel):
+        assert condition.pooled is not None, "an SD3 network comes with an encoder that pools"
+        extra["pooled_projections"] = condition.pooled.to(dtype)
+    else:
+        extra["encoder_attention_mask"] = condition.mask
+    with condition.shown():
+        answer = network(x.to(dtype), timestep=times.to(x.device), encoder_hidden_states=condition.tokens.to(dtype),
+                         return_dict=False, **extra)[0]
     return without_variance(answer.float(), x.shape[1])[0]
 
 

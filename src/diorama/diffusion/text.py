@@ -5,8 +5,9 @@ Shapes: B captions, L tokens, D channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,32 @@ from diorama.errors import InputError
 from diorama.language.word_tokenizer import unknown_words
 
 
+class Memory:
+    """Numbers of captions for the layers of `text_once.text_once`: how many there are, and which are asked just now."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.asked: Tensor | None = None
+
+    def of(self, condition: Condition) -> Condition:
+        """The condition with its captions numbered; those that were numbered before are forgotten."""
+        self.count = len(condition)
+        return replace(condition, memory=self, numbers=torch.arange(self.count))
+
+
 @dataclass(frozen=True)
 class Condition:
-    """Encoded captions: tokens (B, L, D) and, where padding is hidden from the network, a mask (B, L) of 1 and 0."""
+    """Encoded captions: tokens (B, L, D) and, where padding is hidden from the network, a mask (B, L) of 1 and 0.
+
+    pooled (B, P): one vector a caption beside its tokens, for networks that take it (Stable Diffusion 3). memory and
+    numbers (B,): which caption each row is, inside `text_once`.
+    """
 
     tokens: Tensor
     mask: Tensor | None = None
+    pooled: Tensor | None = None
+    memory: Memory | None = None
+    numbers: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -29,7 +50,21 @@ class Condition:
     def rows(self, index: Tensor | Sequence[int]) -> Condition:
         """The captions at `index`, which may repeat."""
         where = torch.as_tensor(index, dtype=torch.long, device=self.tokens.device)
-        return Condition(self.tokens[where], None if self.mask is None else self.mask[where])
+        return Condition(self.tokens[where], None if self.mask is None else self.mask[where],
+                         None if self.pooled is None else self.pooled[where], self.memory,
+                         None if self.numbers is None else self.numbers[where.cpu()])
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Inside, the memory knows that these captions are before the network."""
+        if self.memory is None:
+            yield
+            return
+        self.memory.asked = self.numbers
+        try:
+            yield
+        finally:
+            self.memory.asked = None
 
     def same_as(self, other: int) -> list[int]:
         """The rows that are encoded exactly as row `other` is."""
@@ -37,6 +72,8 @@ class Condition:
         same = (tokens == tokens[other]).flatten(1).all(1)
         if self.mask is not None:
             same &= (self.mask == self.mask[other]).all(1)
+        if self.pooled is not None:
+            same &= (self.pooled == self.pooled[other]).all(1)
         return same.nonzero().flatten().tolist()
 
 
@@ -51,7 +88,9 @@ def joined(conditions: Sequence[Condition]) -> Condition:
                              "Encode them together.")
         tokens.append(nn.functional.pad(condition.tokens, (0, 0, 0, missing)))
         masks.append(condition.mask if condition.mask is None else nn.functional.pad(condition.mask, (0, missing)))
-    return Condition(torch.cat(tokens), None if masks[0] is None else torch.cat([m for m in masks if m is not None]))
+    pooled = [condition.pooled for condition in conditions if condition.pooled is not None]
+    return Condition(torch.cat(tokens), None if masks[0] is None else torch.cat([m for m in masks if m is not None]),
+                     torch.cat(pooled) if pooled else None)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,8 @@ from diorama.diffusion.guidance import branch_weights, combine
 from diorama.diffusion.networks import Denoiser, Network, predict, read_scheduler
 from diorama.diffusion.parametrisations import Denoised
 from diorama.diffusion.samplers import sample_ddim
-from diorama.diffusion.text import BagOfWords, Condition, TextEncoder, TextLimits
+from diorama.diffusion.text import BagOfWords, Condition, Memory, TextEncoder, TextLimits
+from diorama.diffusion.text_once import text_once
 from diorama.errors import CheckpointError, InputError
 from diorama.language.word_tokenizer import build_word_tokenizer
 from diorama.world.vocabulary import WORDS
@@ -125,6 +127,10 @@ class TextToImage:
     def encode_text(self, captions: Sequence[str]) -> Condition:
         """Captions as conditions; "" is what training dropped captions to."""
         return self.text.encode(captions)
+
+    def text_once(self) -> AbstractContextManager[Memory]:
+        """Inside, the network looks once at each caption that the memory numbers."""
+        return text_once(self.network)
 
     # ---- drawing ----
 

@@ -6,6 +6,7 @@ The clip's first frame is given, so that what the captions share (colors, shapes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from diorama.diffusion.parametrisations import Denoised
 from diorama.diffusion.schedules import Schedule
-from diorama.diffusion.text import Condition
+from diorama.diffusion.text import Condition, Memory
+from diorama.diffusion.text_once import text_once
 from diorama.errors import InputError
 from diorama.systems.emu_video.conditioning import first_frame
 from diorama.systems.emu_video.pipeline import EmuVideo
@@ -41,6 +43,9 @@ class ClipGenerator:
 
     def encode_text(self, captions: Sequence[str]) -> Condition:
         return self.emu.base.encode_text(captions)
+
+    def text_once(self) -> AbstractContextManager[Memory]:
+        return text_once(self.emu.video.image)
 
     def to_latents(self, pixels: Tensor) -> Tensor:
         return encode_frames(self.emu.base, pixels)

@@ -10,6 +10,7 @@ from torch import nn
 
 from diorama.diffusion.networks import predict
 from diorama.diffusion.text import Condition
+from diorama.diffusion.text_once import text_once
 from diorama.errors import InputError
 from diorama.systems.emu_video.conditioning import first_frame
 from diorama.systems.emu_video.config import TemporalConfig
@@ -21,7 +22,6 @@ from diorama.systems.emu_video.model import (
     inflate,
     is_spatial_convolution,
     positions,
-    text_once,
 )
 
 CONFIG = TemporalConfig(frames=5, head_dim=16)
@@ -266,8 +266,9 @@ def test_text_is_looked_at_once_a_clip(backbone: nn.Module, inputs) -> None:
     rows = []
     layer = next(m.to_k for m in video.image.modules() if getattr(m, "is_cross_attention", False))
     layer.register_forward_pre_hook(lambda module, given: rows.append(len(given[0])))
-    with text_once(video):
-        kept = [video(*inputs.of_model), video(inputs.sample * 0.5, inputs.times, inputs.text)]
+    with text_once(video.image) as memory:
+        told = memory.of(inputs.text)
+        kept = [video(inputs.sample, inputs.times, told), video(inputs.sample * 0.5, inputs.times, told)]
     assert rows == [2], "once, two captions"
     for a, b in zip(plain, kept, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

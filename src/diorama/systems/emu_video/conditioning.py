@@ -14,7 +14,7 @@ from torch import Tensor
 from diorama.diffusion.guidance import branch_weights, combine
 from diorama.diffusion.parametrisations import Denoised
 from diorama.diffusion.samplers import Denoise
-from diorama.diffusion.text import Condition, joined
+from diorama.diffusion.text import Condition, Memory, joined
 from diorama.errors import InputError
 from diorama.systems.emu_video.model import VideoModel
 from diorama.systems.emu_video.modes import Mode
@@ -59,11 +59,13 @@ class Conditions:
         return self.text if number == 2 else self.no_text, None if number == 0 else self.given
 
 
-def guided(video: VideoModel, mode: Mode, conditions: Conditions, scales: tuple[float, float]) -> Denoise:
+def guided(video: VideoModel, mode: Mode, conditions: Conditions, scales: tuple[float, float], *,
+           memory: Memory | None = None) -> Denoise:
     """Equation 1: X(0) + w_i (X(I) - X(0)) + w_p (X(I, p) - X(I)) as a denoiser of noisy clips (B, T, C, H, W).
 
     All branches that count go through the network as one batch. (1, 1) takes one branch; (1, w) and (w, w) two.
-    Without given frames X(I) is X(0), so (w_i, w_p) is plain classifier-free guidance by w_p.
+    Without given frames X(I) is X(0), so (w_i, w_p) is plain classifier-free guidance by w_p. memory: of `text_once`
+    around the image model, so that captions are looked at once for all frames and steps.
     """
     weights = branch_weights(scales)
     if conditions.given is None:
@@ -71,6 +73,8 @@ def guided(video: VideoModel, mode: Mode, conditions: Conditions, scales: tuple[
     counted = [number for number, weight in enumerate(weights) if weight]
     texts, knowns = zip(*(conditions.branch(number) for number in counted), strict=True)
     text, given = joined(texts), _stacked(knowns, conditions.given)
+    if memory is not None:
+        text = memory.of(text)
 
     def denoise(x: Tensor, index: Tensor) -> Denoised:
         times = mode.times(index).to(x.device).repeat(len(counted))

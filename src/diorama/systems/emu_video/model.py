@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -162,11 +161,6 @@ class VideoModel(nn.Module):
         """The image model's answer for noisy images (B, C, H, W), temporal layers off and nothing given."""
         return predict(self.image, sample, times, condition)
 
-    def frames(self) -> int:
-        """Frames of the clips that are in the network right now."""
-        assert self._frames is not None, "the layers over time are silent outside forward"
-        return self._frames
-
     def added(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that video training learns: everything but the image model's."""
         return ((name, p) for name, p in self.named_parameters() if not name.startswith("image."))
@@ -271,41 +265,3 @@ def second_input(entry: nn.Conv2d) -> nn.Conv2d:
                        bias=False, device=entry.weight.device, dtype=entry.weight.dtype)
     nn.init.zeros_(second.weight)
     return second
-
-
-# ---- text, once a clip -------------------------------------------------------------------------------------------
-
-
-class Remembered(nn.Module):
-    """A layer over text that works once, on one row a clip, and then repeats its answer for every frame and step."""
-
-    def __init__(self, layer: nn.Module, video: VideoModel):
-        super().__init__()
-        self.layer = layer
-        self.frames_of = video.frames
-        self.answer: Tensor | None = None
-
-    def forward(self, text: Tensor) -> Tensor:
-        if self.answer is None:
-            frames = self.frames_of()
-            self.answer = self.layer(text[::frames]).repeat_interleave(frames, 0)
-        return self.answer
-
-
-@contextmanager
-def text_once(video: VideoModel) -> Iterator[None]:
-    """Inside, keys and values of the captions are computed at the first pass and kept: they depend neither on the
-    step nor on the frame. Only for passes over one and the same batch of captions."""
-    attentions = [module for module in video.image.modules() if isinstance(module, Attention)]
-    places: list[tuple[nn.Module, str]] = [(module, part) for module in attentions if module.is_cross_attention
-                                           for part in ("to_k", "to_v")]
-    if getattr(video.image, "caption_projection", None) is not None:
-        places.append((video.image, "caption_projection"))
-    layers = [getattr(module, part) for module, part in places]
-    try:
-        for (module, part), layer in zip(places, layers, strict=True):
-            setattr(module, part, Remembered(layer, video))
-        yield
-    finally:
-        for (module, part), layer in zip(places, layers, strict=True):
-            setattr(module, part, layer)

@@ -20,12 +20,13 @@ from diorama.checkpoints import load_into, miniature_names, read_config, read_te
 from diorama.diffusion import schedules
 from diorama.diffusion.samplers import sample_ddim
 from diorama.diffusion.text import Condition, joined
+from diorama.diffusion.text_once import text_once
 from diorama.diffusion.text_to_image import TextToImage
 from diorama.errors import CheckpointError, InputError
 from diorama.systems.emu_video.conditioning import Conditions, first_frame, guided
 from diorama.systems.emu_video.config import SYSTEM, EmuVideoConfig
 from diorama.systems.emu_video.interpolation import given_keyframes, interpolated_length, join, window_starts
-from diorama.systems.emu_video.model import VideoModel, text_once
+from diorama.systems.emu_video.model import VideoModel
 from diorama.systems.emu_video.modes import Mode
 from diorama.systems.emu_video.train import decode_frames, encode_frames
 from diorama.systems.emu_video.weights import build_video, read_modelscope, read_motion_adapter
@@ -135,9 +136,10 @@ class EmuVideo:
         generators = [torch.Generator().manual_seed(sampling.seed + row) for row in range(len(captions))]
         shape = (frames, *self.base.latent_shape)
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device)
-        denoise = guided(self.video, self.mode, self.conditions(captions, given), scales)
+        conditions = self.conditions(captions, given)
         visited = schedules.dense_near_noise(len(self.mode.schedule), sampling.steps or own.steps)
-        with text_once(self.video):
+        with text_once(self.video.image) as memory:
+            denoise = guided(self.video, self.mode, conditions, scales, memory=memory)
             return sample_ddim(denoise, noise, self.mode.schedule, visited)
 
     def conditions(self, captions: Sequence[str], given: Tensor | None) -> Conditions:

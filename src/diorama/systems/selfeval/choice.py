@@ -6,7 +6,8 @@ Shapes: I items, K captions of an item.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,19 +16,27 @@ from torch import Tensor
 
 from diorama.diffusion.likelihood import balanced_order
 from diorama.diffusion.schedules import Schedule
-from diorama.diffusion.text import Condition
+from diorama.diffusion.text import Condition, Memory
 from diorama.errors import InputError
 from diorama.systems.selfeval.config import Elimination, Estimator
 from diorama.systems.selfeval.elimination import eliminate
 from diorama.systems.selfeval.estimators import ROWS, Denoise, examine, score, score_calls
+
+Remember = Callable[[], AbstractContextManager[Memory]]
+"""Around passes over the same captions: gives the memory that numbers them."""
+
+
+def nothing_remembered() -> AbstractContextManager[Memory]:
+    """A memory that no layer asks."""
+    return nullcontext(Memory())
 
 
 @dataclass(frozen=True)
 class Choice:
     """What was found for one item with K captions.
 
-    `margins` are the scores less the best one's (nats; for mse a squared error summed over the values and scaled to
-    the whole schedule): 0 for the best, below 0 for others. `best` holds more than one caption only where they are
+    `margins` are the scores less the best one's (nats; for mse its loss, summed over the values and over as many times
+    as are asked at most): 0 for the best, below 0 for others. `best` holds more than one caption only where they are
     encoded identically, so no number of calls could part them. `decided` is False where the calls ran out first.
     """
 
@@ -85,11 +94,12 @@ def grouped(condition: Condition, counts: Sequence[int]) -> Grouped:
 
 def choose(denoise: Denoise, clean: Tensor, schedule: Schedule, condition: Condition, counts: Sequence[int],
            how: Estimator | Elimination, *, numbers: Sequence[int] | None = None, seed: int = 0,
-           rows: int = ROWS) -> list[Choice]:
+           rows: int = ROWS, remember: Remember = nothing_remembered) -> list[Choice]:
     """The caption that fits each item of `clean` (I, ...) best; item i has counts[i] captions, in order in `condition`.
 
     how: an estimator with a fixed number of calls, or elimination on `mse`. numbers: an identity for each item, which
-    with `seed` decides its noise. The order of captions and the size of batches change nothing.
+    with `seed` decides its noise. The order of captions and the size of batches change nothing. remember: around the
+    calls on some items, such as `TextToImage.text_once`.
     """
     names = list(range(len(clean))) if numbers is None else list(numbers)
     found: list[Choice] = []
@@ -101,11 +111,12 @@ def choose(denoise: Denoise, clean: Tensor, schedule: Schedule, condition: Condi
         told = condition.rows(range(first, first + sum(some)))
         first += sum(some)
         groups = grouped(told, some)
-        rest = (denoise, clean[part], schedule, told.rows(groups.rows), groups)
-        if isinstance(how, Elimination):
-            found += _eliminated(*rest, how, names[part], seed, rows)
-        else:
-            found += _scored(*rest, how, names[part], seed, rows)
+        with remember() as memory:
+            rest = (denoise, clean[part], schedule, memory.of(told.rows(groups.rows)), groups)
+            if isinstance(how, Elimination):
+                found += _eliminated(*rest, how, names[part], seed, rows)
+            else:
+                found += _scored(*rest, how, names[part], seed, rows)
     return found
 
 
@@ -125,7 +136,7 @@ def _eliminated(denoise: Denoise, clean: Tensor, schedule: Schedule, told: Condi
                 how: Elimination, numbers: Sequence[int], seed: int, rows: int) -> list[Choice]:
     usable = len(schedule) - schedule.has_zero_snr
     times = min(how.most, usable)
-    estimator = Estimator(method="mse", times=times, draws=math.ceil(how.most / times))
+    estimator = Estimator(method="mse", times=times, draws=math.ceil(how.most / times), loss=how.loss)
     examination = examine(clean, schedule, estimator, numbers=numbers, seed=seed)
     order = [draw * times + time for draw in range(estimator.draws) for time in balanced_order(times)]
     items = torch.tensor(groups.items)

@@ -4,12 +4,13 @@
     verdict = exam.score("picture.png", ["a red cube and a blue sphere", "a blue cube and a red sphere"])
     verdict.best, verdict.probabilities, verdict.calls
 
-Anything with the four members of `Generator` can be examined, clips of a video model included.
+Anything with the members of `Generator` can be examined, clips of a video model included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from diorama.checkpoints import resolve
 from diorama.diffusion.schedules import Schedule
-from diorama.diffusion.text import Condition
+from diorama.diffusion.text import Condition, Memory
 from diorama.diffusion.text_to_image import DEFAULT, TextToImage
 from diorama.errors import InputError
 from diorama.media.images import load_image
@@ -29,6 +30,8 @@ from diorama.systems.selfeval.config import Elimination, Estimator
 from diorama.systems.selfeval.estimators import ROWS, Denoise, score
 from diorama.systems.selfeval.items import Item, Pair, Picture, pixels_of
 
+PAIRS = 16
+"""Pairs whose noisy states are held at once."""
 CALIBRATION = "selfeval.json"
 """Beside a checkpoint's weights: the temperature fitted for it."""
 
@@ -36,6 +39,7 @@ CALIBRATION = "selfeval.json"
 class Generator(Protocol):
     """What an examination needs of a text-conditioned diffusion model.
 
+    `text_once()` is a context in which the network looks once at each caption (`diffusion.text_once`).
     `denoiser(x, index, condition)` may be over pictures (B, C, H, W) or clips (B, T, C, H, W); `to_latents` takes uint8
     pixels (B, 3, S, S), or (B, T, 3, S, S) for clips, to what is diffused.
     """
@@ -47,6 +51,8 @@ class Generator(Protocol):
     def denoiser(self) -> Denoise: ...
 
     def encode_text(self, captions: Sequence[str]) -> Condition: ...
+
+    def text_once(self) -> AbstractContextManager[Memory]: ...
 
     def to_latents(self, pixels: Tensor) -> Tensor: ...
 
@@ -134,7 +140,7 @@ class SelfEval:
         condition = self.model.encode_text([caption for several in captions for caption in several])
         choices = choose(denoiser or self.model.denoiser, clean, self.model.schedule, condition,
                          [len(several) for several in captions], self.how, numbers=numbers, seed=self.seed,
-                         rows=self.rows)
+                         rows=self.rows, remember=self.model.text_once)
         temperature = self.calibration.temperature if self.calibration else 1.0
         return [Verdict(tuple(told), choice, choice.probabilities(temperature), self.calibration is not None,
                         (*notes, *_tied(told, choice)))
@@ -168,16 +174,26 @@ class SelfEval:
         mostly by how simple the pictures are. Both terms meet the same times and noise.
         """
         how = estimator or (self.how if isinstance(self.how, Estimator) else Estimator())
-        size = self._image_size()
-        pixels = torch.stack([pixels_of(image, size) for pair in pairs for image in pair.images])
-        clean = torch.cat([self.model.to_latents(some) for some in pixels.split(32)])
+        if not pairs:
+            raise InputError("There are no pairs to score. Pass at least one.")
+        totals = torch.cat([self._totals(pairs[first : first + PAIRS], how, first)
+                            for first in range(0, len(pairs), PAIRS)])
+        return totals[:, :, :2], totals[:, :, :2] - totals[:, :, 2:]
+
+    def _totals(self, pairs: Sequence[Pair], how: Estimator, first: int) -> Tensor:
+        """log p of both images of some pairs by both captions and by none, (P, 2, 3); `first` is the first's number.
+
+        Both images of a pair meet the same noise.
+        """
+        pixels = torch.stack([pixels_of(image, self._image_size()) for pair in pairs for image in pair.images])
+        clean = self.model.to_latents(pixels)
         texts = [text for pair in pairs for _ in pair.images for text in (*pair.captions, "")]
         items = [2 * p + i for p in range(len(pairs)) for i in range(2) for _ in range(3)]
-        condition = self.model.encode_text(texts)
-        scores = score(self.model.denoiser, clean, self.model.schedule, condition, items, how,
-                       numbers=[number // 2 for number in range(len(clean))], seed=self.seed, rows=self.rows)
-        totals = (scores.totals.view(len(clean), 3) + scores.prior.unsqueeze(1)).view(len(pairs), 2, 3)
-        return totals[:, :, :2], totals[:, :, :2] - totals[:, :, 2:]
+        with self.model.text_once() as memory:
+            scores = score(self.model.denoiser, clean, self.model.schedule, memory.of(self.model.encode_text(texts)),
+                           items, how, numbers=[first + number // 2 for number in range(len(clean))], seed=self.seed,
+                           rows=self.rows)
+        return (scores.totals.view(len(clean), 3) + scores.prior.unsqueeze(1)).view(len(pairs), 2, 3)
 
     def choose_picture(self, pictures: Sequence[str | Path | Picture], caption: str,
                        estimator: Estimator | None = None) -> list[float]:
@@ -186,10 +202,11 @@ class SelfEval:
         size = self._image_size()
         files = [Path(picture) if isinstance(picture, str) else picture for picture in pictures]
         clean = torch.cat([self.model.to_latents(pixels_of(file, size).unsqueeze(0)) for file in files])
-        condition = self.model.encode_text([caption, ""] * len(files))
         items = [number // 2 for number in range(2 * len(files))]
-        totals = score(self.model.denoiser, clean, self.model.schedule, condition, items, how,
-                       numbers=[0] * len(files), seed=self.seed, rows=self.rows).totals.view(-1, 2)
+        with self.model.text_once() as memory:
+            told = memory.of(self.model.encode_text([caption, ""])).rows([0, 1] * len(files))
+            totals = score(self.model.denoiser, clean, self.model.schedule, told, items, how,
+                           numbers=[0] * len(files), seed=self.seed, rows=self.rows).totals.view(-1, 2)
         return (totals[:, 0] - totals[:, 1]).tolist()
 
     def _image_size(self) -> int:
@@ -203,8 +220,10 @@ class SelfEval:
 def described(how: Estimator | Elimination) -> str:
     """A way of estimating in words, by which calibrations are told apart."""
     if isinstance(how, Elimination):
-        return f"mse, elimination at p < {how.threshold:g} after {how.least} to {how.most} calls"
-    return f"{how.method}, {how.times} times, {how.draws} draws, {how.variance} variance, {how.weights} weights"
+        return f"mse ({how.loss}), elimination at p < {how.threshold:g} after {how.least} to {how.most} calls"
+    what = f"{how.method} ({how.loss}, {how.weights} weights)" if how.method == "mse" else \
+        f"{how.method} ({how.variance} variance)"
+    return f"{what}, {how.times} times, {how.draws} draws"
 
 
 def _resized(picture: Path | Picture, size: int) -> list[str]:
