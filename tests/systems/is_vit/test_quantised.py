@@ -17,9 +17,9 @@ from diorama.nn.quantisers import (
 )
 from diorama.systems.is_vit.config import QuantiseConfig
 from diorama.systems.is_vit.quantised import (
+    QuantisedConv,
     QuantisedLinear,
     QuantisedNorm,
-    QuantisedPatches,
     WindowAttention,
     calibrating,
     insert,
@@ -66,7 +66,7 @@ def test_every_layer_and_matrix_product_has_its_quantisers(
     linears = [part for part in model.modules() if isinstance(part, QuantisedLinear)]
     assert len(linears) == 2 * 6 + 1
     assert sum(part.input_quantiser is None for part in linears) == 2 * 4  # q, k, v and fc1 read a LayerNorm
-    assert sum(isinstance(part, QuantisedPatches) for part in model.modules()) == 1
+    assert sum(isinstance(part, QuantisedConv) for part in model.modules()) == 1
     assert sum(isinstance(part, QuantisedNorm) for part in model.modules()) == 4
     assert isinstance(model.vit.layernorm, nn.LayerNorm)  # its output enters the head, whose own input is quantised
     assert all(part.enabled for part in model.modules() if isinstance(part, Quantiser))

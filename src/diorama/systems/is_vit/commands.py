@@ -47,7 +47,8 @@ def quantize(
     ----------
     model
         A shipped miniature, a folder (transformers' or timm's layout), or a hub id. Of a Video-LLaVA checkpoint the
-        towers are quantised, and the result is one too (weights alone; its activations stay float).
+        towers are quantised, of the world's oracle its network, and the result is a checkpoint of the same kind
+        (weights alone; its activations stay float).
     bits
         Bits of weights and activations, 2 to 8 each: w3a3, w4a4, w8a8.
     calibration
@@ -80,12 +81,21 @@ def quantize(
         emit({"model": model, "out": str(out), "settings": config.to_dict()},
              f"would quantise {model} to {config.bits} into {out}", common)
         return 0
-    from diorama.systems.is_vit.evaluate import file_bytes
-    from diorama.systems.is_vit.pipeline import VisionTransformer, quantise_to
+    from diorama.systems.is_vit.detectors import holds_detector
     from diorama.systems.is_vit.towers import holds_towers
 
     if holds_towers(model):
         return _quantize_towers(model, out, config, calibration, few, common)
+    if holds_detector(model):
+        return _quantize_detector(model, out, config, calibration, few, common)
+    return _quantize_classifier(model, out, config, calibration, few, common)
+
+
+def _quantize_classifier(model: str, out: Path, config: QuantiseConfig, calibration: str, few: bool,
+                         common: Common) -> int:
+    from diorama.systems.is_vit.evaluate import file_bytes
+    from diorama.systems.is_vit.pipeline import VisionTransformer, quantise_to
+
     began = time.perf_counter()
     vit = VisionTransformer.from_pretrained(model, device=common.device)
     before = file_bytes(vit.model)
@@ -108,6 +118,18 @@ def _quantize_towers(model: str, out: Path, config: QuantiseConfig, calibration:
     lines += [f"  {name}: {row['bytes'] / 1e6:.2f} MB of codes (float32 {row['float_bytes'] / 1e6:.2f} MB), "
               f"{row['images']} images" for name, row in towers.items()]
     emit({"out": str(out), "bits": config.bits, "towers": towers}, "\n".join(lines), common)
+    return 0
+
+
+def _quantize_detector(model: str, out: Path, config: QuantiseConfig, calibration: str, few: bool,
+                       common: Common) -> int:
+    from diorama.systems.is_vit.detectors import quantise_detector
+
+    row = quantise_detector(model, out, config, source=calibration, few=few, told=note,
+                            progress=_teller(time.perf_counter()), device=common.device)
+    emit({"out": str(out), "bits": config.bits, "network": row},
+         f"{out}: the oracle's network, weights at {config.weight_bits} bits: {row['bytes'] / 1e6:.2f} MB of codes "
+         f"(float32 {row['float_bytes'] / 1e6:.2f} MB), {row['images']} images", common)
     return 0
 
 

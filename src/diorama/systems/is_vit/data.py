@@ -203,13 +203,20 @@ def calibration_pixels(source: str, preprocessing: Preprocessing, count: int, *,
             pixels = preprocessing([Image.fromarray(one.permute(1, 2, 0).numpy()) for one in images])
         check_count(len(pixels), count, batch, source, few, told)
         return pixels
+    files = calibration_files(source, count, batch=batch, seed=seed, few=few, told=told)
+    return torch.cat([preprocessing([load_image(path)]) for path in files])
+
+
+def calibration_files(source: str, count: int, *, batch: int, seed: int, few: bool, told: Callable[[str], None],
+                      ) -> list[Path]:
+    """At most `count` image files of a folder in a seeded order; raises InputError as `calibration_pixels` does."""
     files = image_files(Path(source))
     if not files:
         raise InputError(f"{source} holds no image ({', '.join(SUFFIXES[:4])} ...), so nothing can be calibrated on. "
                          "Pass a folder of images like those the model will see.")
     check_count(min(len(files), count), count, batch, source, few, told)
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))[:count]
-    return torch.cat([preprocessing([load_image(files[row])]) for row in order.tolist()])
+    return [files[row] for row in order.tolist()]
 
 
 def check_count(found: int, count: int, batch: int, source: str, few: bool, told: Callable[[str], None]) -> None:

@@ -23,7 +23,7 @@ from transformers import AttentionInterface
 
 from diorama.errors import InputError
 from diorama.nn.quantisers import Log2Quantiser, Quantiser, SulqQuantiser, UniformQuantiser
-from diorama.systems.is_vit.quantised import AttentionQuantisers, QuantisedLinear, QuantisedNorm, QuantisedPatches
+from diorama.systems.is_vit.quantised import AttentionQuantisers, QuantisedConv, QuantisedLinear, QuantisedNorm
 from diorama.systems.is_vit.structure import find_structure, replace_part
 
 MOST_SHIFT = 15
@@ -97,7 +97,7 @@ class CodedPatches(nn.Module):
 
     codes: Tensor
 
-    def __init__(self, layer: QuantisedPatches):
+    def __init__(self, layer: QuantisedConv):
         super().__init__()
         self.kernel_size, self.stride, self.padding = layer.kernel_size, layer.stride, layer.padding
         self.register_buffer("codes", codes_of(layer))
@@ -115,7 +115,7 @@ class CodedPatches(nn.Module):
         return F.conv2d(pixels, self.weight, self.bias, self.stride, self.padding)
 
 
-def codes_of(layer: QuantisedLinear | QuantisedPatches) -> Tensor:
+def codes_of(layer: QuantisedLinear | QuantisedConv) -> Tensor:
     """uint8 codes of a layer's weights, in their shape; empty on the meta device for a layer there."""
     quantiser = layer.weight_quantiser
     assert isinstance(quantiser, UniformQuantiser)
@@ -210,7 +210,7 @@ def hold_codes(model: nn.Module, sums: Sums = "integer") -> None:
     for name, module in list(model.named_modules()):
         if isinstance(module, QuantisedLinear):
             replace_part(model, name, CodedLinear(module, sources.get(name), PRODUCTS[sums]))
-        elif isinstance(module, QuantisedPatches):
+        elif isinstance(module, QuantisedConv):
             replace_part(model, name, CodedPatches(module))
         elif isinstance(getattr(module, "quantisers", None), AttentionQuantisers):
             _attend(module, ATTENTION[sums])
@@ -220,7 +220,7 @@ def hold_codes(model: nn.Module, sums: Sums = "integer") -> None:
 def exact_products(model: nn.Module) -> Iterator[None]:
     """Inside the block a fake-quantised model multiplies the whole numbers behind its values, exactly, as floats."""
     before = [(name, module) for name, module in model.named_modules()
-              if isinstance(module, QuantisedLinear | QuantisedPatches)]
+              if isinstance(module, QuantisedLinear | QuantisedConv)]
     attentions: list[Any] = [module for module in model.modules()
                              if isinstance(getattr(module, "quantisers", None), AttentionQuantisers)]
     implementations = [attention.config._attn_implementation for attention in attentions]

@@ -22,7 +22,7 @@ from diorama.nn.packing import pack, packed_bytes, unpack
 from diorama.nn.quantisers import Quantiser, UniformQuantiser
 from diorama.systems.is_vit.config import QuantiseConfig
 from diorama.systems.is_vit.integer import CodedLinear, CodedPatches, Sums, codes_of, hold_codes
-from diorama.systems.is_vit.quantised import QuantisedLinear, QuantisedPatches, insert
+from diorama.systems.is_vit.quantised import QuantisedConv, QuantisedLinear, insert
 
 FORMAT = 1
 METHOD = "is_vit"
@@ -65,7 +65,7 @@ def packed_tensors(model: nn.Module, settings: QuantiseConfig) -> tuple[dict[str
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     bits = {}
     for name, module in model.named_modules():
-        if isinstance(module, QuantisedLinear | QuantisedPatches):
+        if isinstance(module, QuantisedLinear | QuantisedConv):
             del tensors[f"{name}.weight"]
             codes = codes_of(module)
         elif isinstance(module, CodedLinear | CodedPatches):
@@ -88,7 +88,7 @@ def packed_size(model: nn.Module) -> int:
     """Bytes that the tensors of a quantised network take in a packed file; the model may lie on the meta device."""
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in model.state_dict().items()}
     for name, module in model.named_modules():
-        if isinstance(module, QuantisedLinear | QuantisedPatches | CodedLinear | CodedPatches):
+        if isinstance(module, QuantisedLinear | QuantisedConv | CodedLinear | CodedPatches):
             held = "codes" if isinstance(module, CodedLinear | CodedPatches) else "weight"
             count = module.get_buffer(held).numel() if held == "codes" else module.get_parameter(held).numel()
             sizes.pop(f"{name}.{held}")

@@ -50,17 +50,23 @@ class QuantisedLinear(nn.Module):
         return F.linear(x, self.weight_quantiser(self.weight), self.bias)
 
 
-class QuantisedPatches(nn.Module):
-    """The convolution that embeds patches, its weight quantised by output channel; its input is the 8-bit image."""
+class QuantisedConv(nn.Module):
+    """nn.Conv2d whose weight is quantised by output channel; its input passes a quantiser unless it is the image.
 
-    def __init__(self, conv: nn.Conv2d, weight_quantiser: UniformQuantiser):
+    The image is 8 bit as it is: the convolution that embeds patches has no input quantiser.
+    """
+
+    def __init__(self, conv: nn.Conv2d, weight_quantiser: UniformQuantiser, input_quantiser: Quantiser | None = None):
         super().__init__()
         self.kernel_size, self.stride, self.padding = conv.kernel_size, conv.stride, conv.padding
         self.weight, self.bias = conv.weight, conv.bias
         self.weight_quantiser: nn.Module = weight_quantiser
+        self.input_quantiser: nn.Module | None = input_quantiser
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return F.conv2d(pixels, self.weight_quantiser(self.weight), self.bias, self.stride, self.padding)
+    def forward(self, x: Tensor) -> Tensor:
+        if self.input_quantiser is not None:
+            x = self.input_quantiser(x)
+        return F.conv2d(x, self.weight_quantiser(self.weight), self.bias, self.stride, self.padding)
 
 
 class QuantisedNorm(nn.Module):
@@ -86,7 +92,7 @@ class AttentionQuantisers(nn.Module):
         self.fit_by_attention = fit_by_attention
 
 
-WeightLayer = QuantisedLinear | QuantisedPatches
+WeightLayer = QuantisedLinear | QuantisedConv
 
 
 def quantised_attention(
@@ -175,19 +181,17 @@ def insert(model: nn.Module, config: QuantiseConfig, *, norm: str | None = None)
     for name in structure.layers():
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear | nn.Conv2d)
-        rows = layer.weight.shape[0]
-        weights = _named(UniformQuantiser(config.weight_bits, channels=rows, axis=0, include_zero=True,
-                                          percentiles=config.weight_percentiles), f"the weights of {name}", layer)
+        weights = weight_quantiser(config, name, layer)
         if isinstance(layer, nn.Conv2d):
-            replace_part(model, name, QuantisedPatches(layer, weights))
+            replace_part(model, name, QuantisedConv(layer, weights))
         else:
-            inputs = None if name in readers else _activation(config, f"the input of {name}", layer)
+            inputs = None if name in readers else activation_quantiser(config, f"the input of {name}", layer)
             replace_part(model, name, QuantisedLinear(layer, weights, inputs))
     for name, _ in structure.norms():
         norm_before = model.get_submodule(name)
         assert isinstance(norm_before, nn.LayerNorm)
         channels = norm_before.normalized_shape[0] if by_channel else None
-        output = _activation(config, f"the output of {name}", norm_before, channels=channels,
+        output = activation_quantiser(config, f"the output of {name}", norm_before, channels=channels,
                              include_zero=swin)  # windows are padded with zeros after the norm
         replace_part(model, name, QuantisedNorm(norm_before, output))
     for block, parts in structure.blocks:
@@ -204,7 +208,8 @@ def _quantise_attention(model: nn.Module, name: str, inline: bool, config: Quant
     else:
         attention.config._attn_implementation = ATTENTION
     like = next(attention.parameters())
-    query, key, value = (_activation(config, f"the {what} of {name}", like) for what in ("query", "key", "value"))
+    query, key, value = (activation_quantiser(config, f"the {what} of {name}", like)
+                         for what in ("query", "key", "value"))
     probability = _named(probability_quantiser(config), f"the probabilities of {name}", like)
     attention.quantisers = AttentionQuantisers(
         query, key, probability, value,
@@ -229,8 +234,16 @@ def probability_quantiser(config: QuantiseConfig) -> Quantiser:
     return AdaLogQuantiser(bits) if config.softmax == "adalog" else TwinUniformQuantiser(bits)
 
 
-def _activation(config: QuantiseConfig, site: str, like: nn.Module | Tensor, *, channels: int | None = None,
-                include_zero: bool = False) -> UniformQuantiser:
+def weight_quantiser(config: QuantiseConfig, name: str, layer: nn.Linear | nn.Conv2d) -> UniformQuantiser:
+    """An unfitted quantiser of a layer's weight, one scale for each output."""
+    quantiser = UniformQuantiser(config.weight_bits, channels=layer.weight.shape[0], axis=0, include_zero=True,
+                                 percentiles=config.weight_percentiles)
+    return _named(quantiser, f"the weights of {name}", layer)
+
+
+def activation_quantiser(config: QuantiseConfig, site: str, like: nn.Module | Tensor, *, channels: int | None = None,
+                         include_zero: bool = False) -> UniformQuantiser:
+    """An unfitted uniform quantiser of activations; `site` names the place for messages."""
     quantiser = UniformQuantiser(config.activation_bits, channels=channels, include_zero=include_zero,
                                  percentiles=config.activation_percentiles)
     return _named(quantiser, site, like)
@@ -254,7 +267,7 @@ def is_quantised(model: nn.Module) -> bool:
 def weight_layers(module: nn.Module) -> Iterator[WeightLayer]:
     """The quantised layers inside a module."""
     for part in module.modules():
-        if isinstance(part, QuantisedLinear | QuantisedPatches):
+        if isinstance(part, QuantisedLinear | QuantisedConv):
             yield part
 
 

@@ -90,9 +90,7 @@ def reproduce(*, quick: bool = False, seeds: Sequence[int] = FULL_SEEDS, out: Pa
 def subjects(sizes: Sizes, out: Path, natural: Path | None, quick: bool, progress: Callable[[str], None],
              ) -> Iterator[tuple[str, VisionTransformer, Labelled, Labelled]]:
     """Every network with its training and test images."""
-    for name in ("world", "digits"):
-        if name == "digits" and quick:
-            continue
+    for name in ("world",) if quick else ("world", "digits"):
         vit = VisionTransformer.from_pretrained(f"is-vit-{name}", device="cpu")
         try:
             yield (name, vit, named_set(name, "train", sizes.images, vit.preprocessing.size),
@@ -103,8 +101,9 @@ def subjects(sizes: Sizes, out: Path, natural: Path | None, quick: bool, progres
     if natural is not None:
         folder, _ = train_small(str(natural), SMALL["folder"], out / "natural", name="natural", device="cpu")
         vit = VisionTransformer.from_pretrained(folder, device="cpu")
-        train_part, test_part = (labelled_folder(natural / part, vit.preprocessing.size) for part in ("train", "test"))
-        yield "natural", vit, train_part, test_part
+        size, most = vit.preprocessing.size, -(sizes.examined // -len(vit.labels))
+        yield ("natural", vit, labelled_folder(natural / "train", size),
+               labelled_folder(natural / "test", size, most=most))
 
 
 def shared_pictures(out: Path) -> Path | None:
@@ -241,6 +240,8 @@ def _full_checks(name: str, arm: Mapping[str, Found], sizes: Sizes) -> list[Chec
             Check(f"{name}, {low}: three stages beat one with the same steps",
                   difference(here, arm[f"{low} one stage"])),
             Check(f"{name}, {low}: they beat QDrop with the same steps", difference(here, arm[f"{low} QDrop"])),
+            Check(f"{name}, {low}: with each token repeated 12 times SULQ beats log2 clamped without tuning",
+                  difference(arm[f"repeated {low} sulq"], arm[f"repeated {low} log2 clamped"])),
             Check(f"{name}, {low}: injected outliers cost uniform rounding accuracy",
                   difference(arm[f"{low} uniform"], arm[f"injected {low} uniform"])),
             Check(f"{name}, {low}: injected outliers cost SOS nothing (within 3 points)",

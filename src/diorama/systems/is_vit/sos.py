@@ -111,7 +111,7 @@ def _walk(teacher: nn.Module, student: nn.Module, structure: Structure, pixels: 
         if finished is not None and finished.is_file():
             _restore(work, finished)
         else:
-            tuned += list(_tune(work))
+            tuned += list(tune(work))
             if finished is not None:
                 write_tensors(finished, unit.module.state_dict())
         given = in_batches(unit.run, given, config.batch, device)
@@ -120,7 +120,8 @@ def _walk(teacher: nn.Module, student: nn.Module, structure: Structure, pixels: 
     return tuned
 
 
-def _tune(work: Work) -> Iterator[Tuned]:
+def tune(work: Work) -> Iterator[Tuned]:
+    """Tune one unit as the settings say; how its loss went in each stage."""
     config = work.config
     if config.method == "sos":
         yield from three_stages(work)

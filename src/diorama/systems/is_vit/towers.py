@@ -28,7 +28,7 @@ from diorama.systems.is_vit import sos
 from diorama.systems.is_vit.config import QuantiseConfig
 from diorama.systems.is_vit.data import check_count, image_files
 from diorama.systems.is_vit.packed import METHOD, packed_size
-from diorama.systems.is_vit.quantised import QuantisedLinear, QuantisedNorm, QuantisedPatches
+from diorama.systems.is_vit.quantised import QuantisedConv, QuantisedLinear, QuantisedNorm
 from diorama.systems.is_vit.weights import architecture_of
 from diorama.world.pool import PoolConfig, draw_pool
 
@@ -93,7 +93,7 @@ def find_towers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def write_back(small: nn.Module, tower: nn.Module) -> None:
     """Give a tower the quantised weights, biases and folded LayerNorms of its quantised copy, in place."""
     for name, module in small.named_modules():
-        if not isinstance(module, QuantisedLinear | QuantisedPatches | QuantisedNorm):
+        if not isinstance(module, QuantisedLinear | QuantisedConv | QuantisedNorm):
             continue
         place: Any = tower.get_submodule(name)
         weight = module.weight if isinstance(module, QuantisedNorm) else module.weight_quantiser(module.weight)

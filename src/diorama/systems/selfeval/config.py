@@ -23,6 +23,8 @@ class Estimator:
     """T, of the schedule's times. The paper takes 100, and 50 for Winoground (section 4)."""
     draws: int = 1
     """N, noise draws whose estimates are averaged. The paper takes 10."""
+    sampler: Literal["ancestral", "ddim"] = "ancestral"
+    """How the chain goes on from time to time (unconfirmed in the paper); ddim adds no noise. Only for chain."""
     variance: Literal["large", "small"] = "large"
     """Of the reverse steps (unconfirmed in the paper). "small" is 0 at the last step, which is then left out."""
     weights: Literal["uniform", "vlb", "exponential"] = "uniform"

@@ -25,6 +25,7 @@ from diorama.diffusion.likelihood import (
     residual,
     residual_weights,
     reverse_steps,
+    steps_before,
 )
 from diorama.diffusion.parametrisations import Denoised, refuse_nan
 from diorama.diffusion.schedules import Schedule
@@ -178,6 +179,7 @@ def _chain_terms(denoise: Denoise, examination: Examination, condition: Conditio
     states = examination.states.states.unflatten(1, (estimator.draws, estimator.times))
     before = examination.states.before.unflatten(1, (estimator.draws, estimator.times))
     assert examination.step_noise is not None
+    signal, noise = (part.to(states.device, states.dtype) for part in steps_before(few))
     terms = torch.zeros(len(items), estimator.draws, estimator.times, dtype=torch.float64)
     pairs = torch.cartesian_prod(torch.arange(len(items)), torch.arange(estimator.draws))
     for some in pairs.split(rows):
@@ -191,8 +193,11 @@ def _chain_terms(denoise: Denoise, examination: Examination, condition: Conditio
             found = log_density(before[item, draw, time], mean, steps.variance[index])
             _refuse(found, examination.kept[index])
             terms[row, draw, time] = found.cpu()
-            spread = steps.variance[time].sqrt().to(x.device, x.dtype)
-            x = mean + spread * examination.step_noise[item, draw, time]
+            if estimator.sampler == "ddim":
+                x = signal[time] * said.clean + noise[time] * said.eps
+            else:
+                spread = steps.variance[time].sqrt().to(x.device, x.dtype)
+                x = mean + spread * examination.step_noise[item, draw, time]
     return terms
 
 

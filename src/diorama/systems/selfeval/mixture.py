@@ -31,6 +31,12 @@ class Mixture:
     deviations: Tensor
     schedule: Schedule
 
+    def perturbed(self, deviation: float, seed: int) -> Mixture:
+        """A model that has learned every mean with an error of its own: no longer that of the values it examines."""
+        generator = torch.Generator().manual_seed(seed)
+        error = torch.randn(self.means.shape, generator=generator, dtype=torch.float64)
+        return Mixture(self.means + deviation * error, self.deviations, self.schedule)
+
     def draw(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
         """Clean values (count, 64) and the caption of each (count,)."""
         generator = torch.Generator().manual_seed(seed)
