@@ -44,14 +44,14 @@ ENCODED_AT_ONCE = 256
 class Recipe:
     """What a miniature is trained with; the defaults are the shipped one's.
 
-    The learning rate is constant and the weights are averaged, so a run may be stopped at any step and gone on with.
+    The matrices of the transformer blocks learn with Muon. The weights are averaged.
     """
 
     miniature: MiniatureConfig = field(default_factory=MiniatureConfig)
     autoencoder: RunConfig = field(default_factory=lambda: RunConfig(
         steps=4000, learning_rate=1e-3, weight_decay=0.0, precision="bf16", save_every=500, log_every=50))
     network: RunConfig = field(default_factory=lambda: RunConfig(
-        steps=20_000, learning_rate=5e-4, weight_decay=0.01, betas=(0.9, 0.99), warmup=500, schedule="constant",
+        steps=12_000, learning_rate=2e-3, weight_decay=0.01, betas=(0.9, 0.99), warmup=200,
         precision="bf16", ema=0.999, save_every=500, log_every=50))
     autoencoder_batch: int = 32
     batch: int = 64
@@ -117,8 +117,10 @@ def train_autoencoder(pictures: Pictures, recipe: Recipe, out: Path, *, seed: in
         losses, squared = run.model(**some)
         run.step(losses.sum(), len(losses), {"squared_error": squared.mean()})
     standardise(model, torch.from_numpy(np.array(pictures.pixels[:2048])))
-    model.eval().save_pretrained(out / "model")
-    return model
+    if run.is_main:
+        model.eval().save_pretrained(out / "model")
+    run.wait()
+    return model.eval()
 
 
 @torch.no_grad()
@@ -228,8 +230,10 @@ def train_text_to_image(
 
 def leave(run: Run, model: TextToImage, folder: Path) -> None:
     """Write the averaged model of a run with a card that says how it was made."""
-    with run.ema_weights():
-        model.save_pretrained(folder, card=card(run, model), dtype=torch.float16)
+    if run.is_main:
+        with run.ema_weights():
+            model.save_pretrained(folder, card=card(run, model), dtype=torch.float16)
+    run.wait()
 
 
 def card(run: Run, model: TextToImage) -> str:

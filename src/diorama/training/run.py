@@ -200,6 +200,10 @@ class Run:
             )
         self._accelerator.wait_for_everyone()
 
+    def wait(self) -> None:
+        """Return once every process of the run is here, so that what the first one wrote is there for the others."""
+        self._accelerator.wait_for_everyone()
+
     def log(self, numbers: Mapping[str, float]) -> None:
         """Append a row of one's own, such as an evaluation, to the log at the present step."""
         if self._log is not None:

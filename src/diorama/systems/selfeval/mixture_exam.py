@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diorama.diffusion import schedules
+from diorama.diffusion.likelihood import Loss
 from diorama.diffusion.schedules import Schedule
 from diorama.systems.selfeval.choice import choose
 from diorama.systems.selfeval.config import Elimination, Estimator
@@ -16,24 +18,34 @@ from diorama.systems.selfeval.estimators import score
 from diorama.systems.selfeval.evaluate import PairResult, pair_result
 from diorama.systems.selfeval.mixture import CAPTIONS, NOTHING, Mixture, mixture
 
+CHOSEN_ON = range(100, 112)
+"""Seeds of the mixtures on which defaults are chosen; nothing that is reported is measured on them."""
+REPORTED_ON = range(1, 7)
+"""Seeds of the mixtures on which everything is reported."""
 ROWS = 4096
 """Rows at once: a closed form has no network to overflow."""
 
 
 @dataclass(frozen=True)
 class Toy:
-    """Values drawn from a mixture, the caption of each, and the model that examines them."""
+    """Values drawn from a mixture, the caption of each, the model that examines them, and the seed of its noise."""
 
     model: Mixture
     clean: Tensor
     answers: Tensor
+    seed: int
 
     @classmethod
     def make(cls, count: int, seed: int, schedule: Schedule | None = None) -> Toy:
         """`count` values of a mixture on the stock schedule of latent diffusion."""
         world = mixture(schedule or schedules.scaled_linear(), seed)
         clean, answers = world.draw(count, seed + 1)
-        return cls(world, clean, answers)
+        return cls(world, clean, answers, seed)
+
+    @classmethod
+    def several(cls, count: int, seeds: Sequence[int] = REPORTED_ON) -> list[Toy]:
+        """`count` values in all, as many of each mixture."""
+        return [cls.make(max(count // len(seeds), 1), seed) for seed in seeds]
 
     @property
     def exact(self) -> Tensor:
@@ -51,34 +63,42 @@ class Toy:
         return items, torch.arange(CAPTIONS).repeat(len(self.clean))
 
 
-def toy_scores(toy: Toy, how: Estimator, *, seed: int = 0, shared: bool = True) -> Tensor:
+def toy_scores(toy: Toy, how: Estimator, *, shared: bool = True) -> Tensor:
     """Scores (I, K) of every caption; `shared=False` gives each caption noise of its own, to show what that costs."""
     items, captions = toy.rows()
     if shared:
         totals = score(toy.model.denoise, toy.clean, toy.model.schedule, toy.model.conditions(captions), items, how,
-                       seed=seed, rows=ROWS).totals
+                       seed=toy.seed, rows=ROWS).totals
         return totals.view(-1, CAPTIONS)
     apart = toy.clean[items]
     return score(toy.model.denoise, apart, toy.model.schedule, toy.model.conditions(captions),
-                 list(range(len(apart))), how, seed=seed, rows=ROWS).totals.view(-1, CAPTIONS)
+                 list(range(len(apart))), how, seed=toy.seed, rows=ROWS).totals.view(-1, CAPTIONS)
 
 
-def toy_credit(toy: Toy, how: Estimator, *, seed: int = 0, shared: bool = True) -> np.ndarray:
+def toy_credit(toy: Toy, how: Estimator, *, shared: bool = True) -> np.ndarray:
     """1 where the estimator chooses right, (I,)."""
-    return (toy_scores(toy, how, seed=seed, shared=shared).argmax(1) == toy.answers).double().numpy()
+    return (toy_scores(toy, how, shared=shared).argmax(1) == toy.answers).double().numpy()
 
 
-def toy_elimination(toy: Toy, how: Elimination, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def toy_elimination(toy: Toy, how: Elimination) -> tuple[np.ndarray, np.ndarray]:
     """Credit and mean calls a caption of each value, (I,) each."""
     _, captions = toy.rows()
     choices = choose(toy.model.denoise, toy.clean, toy.model.schedule, toy.model.conditions(captions),
-                     [CAPTIONS] * len(toy.clean), how, seed=seed, rows=ROWS)
+                     [CAPTIONS] * len(toy.clean), how, seed=toy.seed, rows=ROWS)
     credit = np.array([c.credit(int(a)) for c, a in zip(choices, toy.answers, strict=True)])
     return credit, np.array([np.mean(c.calls) for c in choices])
 
 
-def toy_pairs(count: int, how: Estimator | None, *, seed: int = 0) -> tuple[PairResult, PairResult]:
-    """Pairs of values of two captions, scored raw and less log p(value); how None takes the exact likelihoods."""
+def toy_pairs(count: int, how: Estimator | None, seeds: Sequence[int] = REPORTED_ON) -> tuple[PairResult, PairResult]:
+    """Pairs of values of two captions, `count` in all, scored raw and less log p(value); how None takes the exact
+    likelihoods."""
+    each = [_pair_totals(max(count // len(seeds), 1), how, seed) for seed in seeds]
+    totals = torch.cat(each)
+    return pair_result(totals[:, :, :2]), pair_result(totals[:, :, :2] - totals[:, :, 2:])
+
+
+def _pair_totals(count: int, how: Estimator | None, seed: int) -> Tensor:
+    """log p of both values of each pair by both captions and by none, (P, 2, 3)."""
     world = mixture(schedules.scaled_linear(), seed)
     generator = torch.Generator().manual_seed(seed + 2)
     captions = torch.stack([torch.randperm(CAPTIONS, generator=generator)[:2] for _ in range(count)])
@@ -92,5 +112,20 @@ def toy_pairs(count: int, how: Estimator | None, *, seed: int = 0) -> tuple[Pair
                       [value for value in range(2 * count) for _ in range(3)], how,
                       numbers=[value // 2 for value in range(2 * count)], seed=seed, rows=ROWS)
         totals = found.totals.view(-1, 3) + found.prior.unsqueeze(1)
-    totals = totals.view(count, 2, 3)
-    return pair_result(totals[:, :, :2]), pair_result(totals[:, :, :2] - totals[:, :, 2:])
+    return totals.view(count, 2, 3)
+
+
+# ---- choosing defaults -------------------------------------------------------------------------------------------
+
+
+def rules_tried(losses: Sequence[Loss] = ("l2", "log")) -> list[Elimination]:
+    """The rules of elimination among which the default was chosen."""
+    return [Elimination(loss=loss, least=least, threshold=threshold)
+            for loss in losses for least in (4, 6) for threshold in (0.1, 0.05, 0.02)]
+
+
+def tried(rule: Elimination, toys: Sequence[Toy]) -> tuple[float, float]:
+    """Accuracy and mean calls a caption of a rule."""
+    found = [toy_elimination(toy, rule) for toy in toys]
+    return (float(np.mean(np.concatenate([credit for credit, _ in found]))),
+            float(np.mean(np.concatenate([calls for _, calls in found]))))
