@@ -14,7 +14,7 @@ from diorama.errors import InputError
 from diorama.nn.quantisers import Quantiser
 from diorama.systems.is_vit import sos
 from diorama.systems.is_vit.config import PRESETS, QuantiseConfig, parse_bits
-from diorama.systems.is_vit.evaluate import inject_outliers, repeat_tokens
+from diorama.systems.is_vit.evaluate import inject_outliers
 from diorama.systems.is_vit.fast import use_int8
 from diorama.systems.is_vit.integer import hold_codes
 from diorama.systems.is_vit.quantised import is_quantised, norm_readers, round_weights, weight_layers
@@ -23,10 +23,7 @@ from diorama.systems.is_vit.structure import Structure, find_structure
 
 OUTLIERS = 16.0
 """Factor by which the injected channels are wider, at most; 3 channels of every LayerNorm."""
-TOKENS = 12
-"""Times each of the 17 tokens stands in a row for the arms with repeated tokens: 204, where published networks have
-197."""
-FLOAT, INJECTED, REPEATED = "fp32", "injected", "repeated"
+FLOAT, INJECTED = "fp32", "injected"
 Made = tuple[str, nn.Module, float]
 """An arm's name, its network, and the seconds it took to make."""
 
@@ -80,9 +77,8 @@ def settings_of(arm: str, bits: str, sizes: Sizes, seed: int) -> QuantiseConfig:
 
 
 def groups(sizes: Sizes) -> tuple[str, ...]:
-    """What is made and measured together: the float network, all arms at some bits, all with injected outliers, all
-    with repeated tokens."""
-    return (FLOAT, *sizes.bits, *([INJECTED, REPEATED] if sizes.ablations else []))
+    """What is made and measured together: the float network, all arms at some bits, all with injected outliers."""
+    return (FLOAT, *sizes.bits, *([INJECTED] if sizes.ablations else []))
 
 
 def arms_of(group: str, model: nn.Module, pixels: Tensor, sizes: Sizes, seed: int) -> Iterator[Made]:
@@ -91,8 +87,6 @@ def arms_of(group: str, model: nn.Module, pixels: Tensor, sizes: Sizes, seed: in
         yield FLOAT, model, 0.0
     elif group == INJECTED:
         yield from _injected(model, pixels, sizes, seed)
-    elif group == REPEATED:
-        yield from _repeated(model, pixels, sizes, seed)
     else:
         for arm, small, seconds in _at(group, model, pixels, sizes, seed):
             yield f"{group} {arm}", small, seconds
@@ -105,15 +99,6 @@ def _injected(model: nn.Module, pixels: Tensor, sizes: Sizes, seed: int) -> Iter
     for bits in sizes.low:
         for arm in ("uniform", "sulq", "reparameterisation only", "SOS 1+2+3"):
             yield f"{INJECTED} {bits} {arm}", *_timed(changed, pixels, settings_of(arm, bits, sizes, seed))
-
-
-def _repeated(model: nn.Module, pixels: Tensor, sizes: Sizes, seed: int) -> Iterator[Made]:
-    changed = copy.deepcopy(model)
-    repeat_tokens(changed, TOKENS)
-    yield f"{REPEATED} {FLOAT}", changed, 0.0
-    for bits in sizes.low:
-        for arm in ("uniform", "log2 clamped", "log2 masked", "sulq"):
-            yield f"{REPEATED} {bits} {arm}", *_timed(changed, pixels, settings_of(arm, bits, sizes, seed))
 
 
 def _at(bits: str, model: nn.Module, pixels: Tensor, sizes: Sizes, seed: int) -> Iterator[Made]:

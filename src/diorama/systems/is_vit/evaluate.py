@@ -113,19 +113,6 @@ def inject_outliers(model: nn.Module, *, factor: float, channels: int, seed: int
             layer.weight.div_(gain)
 
 
-# ---- tokens ---------------------------------------------------------------------------------------------------------
-
-
-def repeat_tokens(model: Any, times: int) -> None:
-    """Let every token of a ViT or DeiT stand `times` in a row, in place; the float network computes what it did.
-
-    Attention to `times` equal tokens is `times` equal shares of the attention to one, so the probabilities are those of
-    a network with so many tokens, while every average over them stays.
-    """
-    embeddings = (model.vit if hasattr(model, "vit") else model.deit).embeddings
-    embeddings.register_forward_hook(lambda module, inputs, output: output.repeat_interleave(times, dim=1))
-
-
 def spread_summary(spreads: Sequence[Spread]) -> Interval:
     """Mean spread over the LayerNorms, with an interval over them."""
     return bootstrap([spread.ratio for spread in spreads])
