@@ -100,6 +100,44 @@ def test_residuals_are_torchs_losses_summed(loss, theirs) -> None:
         residual(eps, said, "l3")
 
 
+def test_the_log_of_the_error_is_a_gaussians_likelihood_and_the_same_for_any_target() -> None:
+    """Minus log N(gap; 0, s^2) at the best s, but for a constant; errors of noise and of clean value differ by one too,
+    the same for all captions, so what a network predicts does not matter."""
+    eps, said, other = torch.randn(3, 1, 40, dtype=torch.float64)
+    width = (eps - said).pow(2).mean().sqrt()
+    best = -torch.distributions.Normal(0.0, width).log_prob(eps - said).sum()
+    constant = 0.5 * 40 * (1 + math.log(2 * math.pi))
+    assert residual(eps, said, "log").item() == pytest.approx(best.item() - constant)
+    signal, noise = STOCK.at(300, eps)
+    clean = torch.randn(1, 40, dtype=torch.float64)
+    x = signal * clean + noise * eps
+    of_noise = residual(eps, said, "log") - residual(eps, other, "log")
+    of_clean = residual(clean, (x - noise * said) / signal, "log") - residual(clean, (x - noise * other) / signal, "log")
+    assert of_noise.item() == pytest.approx(of_clean.item())
+    assert math.isfinite(residual(eps, eps, "log").item())
+
+
+def test_a_path_step_is_the_divergence_of_the_bound_on_average() -> None:
+    """DiT's bound (arXiv 2212.09748's code, `q_posterior_mean_variance`): KL of q(x_{t-1} | x_t, x_0) from the model's
+    step. The mean over draws of x_{t-1} of log q - log p is that divergence."""
+    generator = torch.Generator().manual_seed(0)
+    few = STOCK.take([199, 399, 599, 799, 999])
+    betas = 1 - few.alphas_cumprod[2] / few.alphas_cumprod[1]
+    before, now = few.alphas_cumprod[1], few.alphas_cumprod[2]
+    clean, eps, guessed = torch.randn(3, 1, 6, generator=generator, dtype=torch.float64)
+    x = now.sqrt() * clean + (1 - now).sqrt() * eps
+    mean = before.sqrt() * betas / (1 - now) * clean + (1 - betas).sqrt() * (1 - before) / (1 - now) * x
+    variance = betas * (1 - before) / (1 - now)
+    steps = reverse_steps(few)
+    said = steps.mean(x, Denoised(guessed, x), torch.tensor([2]))
+    spread = steps.variance[2]
+    divergence = 0.5 * (-1 + spread.log() - variance.log() + variance / spread + (mean - said) ** 2 / spread).sum()
+    drawn = mean + variance.sqrt() * torch.randn(40_000, 6, generator=generator, dtype=torch.float64)
+    gap = log_density(drawn, mean.expand_as(drawn), variance.expand(40_000)) - log_density(
+        drawn, said.expand_as(drawn), spread.expand(40_000))
+    assert gap.mean().item() == pytest.approx(divergence.item(), rel=0.02)
+
+
 def test_vlb_weights_are_the_published_ones_and_make_a_step_of_the_bound() -> None:
     betas = 1 - STOCK.alphas_cumprod / torch.cat([torch.ones(1, dtype=torch.float64), STOCK.alphas_cumprod[:-1]])
     expected = betas**2 / (2 * betas * (1 - betas) * (1 - STOCK.alphas_cumprod))

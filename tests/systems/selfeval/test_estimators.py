@@ -1,11 +1,6 @@
-"""The four estimators against a model whose answers are known in closed form, and the pitfalls of likelihoods.
-
-The published table (a mixture of this kind, 1200 values, exact Bayes 0.860) is met row by row within sampling error: an
-accuracy's gap to Bayes on another draw of the mixture has a deviation of about 0.02.
-"""
+"""The four estimators: what changes nothing, the pitfalls of likelihoods, and what is refused."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,115 +13,12 @@ from diorama.errors import InputError
 from diorama.systems.selfeval.choice import choose
 from diorama.systems.selfeval.config import Elimination, Estimator
 from diorama.systems.selfeval.estimators import examine, kept_times, score
-from diorama.systems.selfeval.mixture_exam import Toy, toy_credit, toy_elimination, toy_pairs, toy_scores
-
-BAYES = 0.860
-WITHIN = 0.06
-TABLE = [
-    # estimator, what is asked of it, accuracy at 5, 10, 25 times
-    (Estimator(method="chain", variance="small"), {10: 0.43, 25: 0.44}),
-    (Estimator(method="path"), {5: 0.839, 10: 0.855, 25: 0.859}),
-    (Estimator(method="path", variance="small"), {10: 0.711, 25: 0.795}),
-    (Estimator(method="line"), {5: 0.831, 10: 0.860, 25: 0.861}),
-    (Estimator(method="line", variance="small"), {5: 0.593, 10: 0.744, 25: 0.825}),
-    (Estimator(method="mse"), {5: 0.849, 10: 0.833, 25: 0.843}),
-    (Estimator(method="mse", weights="vlb"), {5: 0.855, 10: 0.821, 25: 0.813}),
-]
+from diorama.systems.selfeval.mixture_exam import Toy, toy_credit
 
 
 @pytest.fixture(scope="module")
 def toy() -> Toy:
-    return Toy.make(1200, seed=0)
-
-
-@pytest.mark.parametrize("estimator, row", TABLE, ids=lambda v: f"{v.method}-{v.variance}-{v.weights}"
-                         if isinstance(v, Estimator) else "")
-def test_the_published_table_row_by_row(toy: Toy, estimator: Estimator, row: dict[int, float]) -> None:
-    bayes = toy.bayes.mean()
-    assert bayes == pytest.approx(BAYES, abs=0.03)
-    for times, published in row.items():
-        found = toy_credit(toy, replace(estimator, times=times)).mean()
-        assert found - bayes == pytest.approx(published - BAYES, abs=WITHIN), times
-
-
-def test_noise_shared_across_captions_is_worth_more_than_20_points(toy: Toy) -> None:
-    five = Estimator(method="mse", times=5)
-    shared, apart = toy_credit(toy, five).mean(), toy_credit(toy, five, shared=False).mean()
-    assert shared > apart + 0.2
-    assert apart - toy.bayes.mean() == pytest.approx(0.578 - BAYES, abs=WITHIN)
-
-
-def test_one_noise_for_all_times_never_averages_out_in_mse(toy: Toy) -> None:
-    """The row "one eps reused for all t": 0.787 at 25 times, where independent noise has 0.843."""
-    few = toy.model.schedule.take(kept_times(toy.model.schedule, Estimator(method="mse", times=25)))
-    noise = torch.randn(toy.clean.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    totals = torch.zeros(len(toy.clean), 4, dtype=torch.float64)
-    for time in range(25):
-        signal, spread = few.at(time, toy.clean)
-        index = torch.full((len(toy.clean),), kept_times(toy.model.schedule, Estimator(method="mse", times=25))[time])
-        for caption in range(4):
-            told = toy.model.conditions(torch.full((len(toy.clean),), caption))
-            said = toy.model.denoise(signal * toy.clean + spread * noise, index, told)
-            totals[:, caption] -= (noise - said.eps).pow(2).sum(1)
-    reused = (totals.argmax(1) == toy.answers).double().mean().item()
-    assert reused - toy.bayes.mean() == pytest.approx(0.787 - BAYES, abs=WITHIN)
-
-
-def test_the_path_ratio_becomes_the_exact_ratio_on_every_path() -> None:
-    """For a perfect model the path likelihood of two captions differs by log p, the more exactly the more times."""
-    toy = Toy.make(100, seed=2)
-    exact = toy.exact - toy.exact[:, :1]
-    gaps = []
-    for times in (5, 25, 100):
-        totals = toy_scores(toy, Estimator(method="path", times=times))
-        gaps.append((totals - totals[:, :1] - exact).pow(2).mean().sqrt().item())
-    assert gaps[2] < 0.6 * gaps[1] < 0.6 * gaps[0]
-
-
-def test_a_gaussians_path_likelihood_is_log_p_on_every_path() -> None:
-    """One component: the path's log ratio to the forward process is log N(x_0) with a spread that falls with T."""
-    schedule = schedules.scaled_linear()
-    mean, deviation = 0.3, 0.5
-
-    def denoise(x: torch.Tensor, index: torch.Tensor, condition: Condition) -> Denoised:
-        signal, noise = schedule.at(index, x)
-        where = condition.tokens[:, 0]
-        clean = (signal * deviation**2 * x + noise**2 * where) / (signal**2 * deviation**2 + noise**2)
-        return Denoised(clean, (x - signal * clean) / noise)
-
-    clean = torch.tensor([[0.9], [-0.2]], dtype=torch.float64)
-    told = Condition(torch.tensor([[[mean]], [[mean - 0.4]]] * 2, dtype=torch.float64))
-    normal = torch.distributions.Normal(torch.tensor([mean, mean - 0.4], dtype=torch.float64), deviation)
-    exact = normal.log_prob(clean)
-    spreads = []
-    for times in (20, 200):
-        found = torch.stack([score(denoise, clean, schedule, told, [0, 0, 1, 1], Estimator(method="path", times=times),
-                                   seed=seed).totals.view(2, 2) for seed in range(40)])
-        ratio = found[:, :, 0] - found[:, :, 1]
-        spreads.append(ratio.std(0).max().item())
-    assert ratio.mean(0).tolist() == pytest.approx((exact[:, 0] - exact[:, 1]).tolist(), rel=0.05)
-    assert spreads[1] < 0.85 * spreads[0]
-
-
-def test_elimination_has_the_accuracy_of_100_calls_for_about_a_tenth_of_them() -> None:
-    """Published: p 0.05, 4 to 100 calls, 0.862 with 9.0 calls; the calls hang on how far apart a mixture's captions lie
-    (a deviation of about 2 between mixtures)."""
-    toy = Toy.make(400, seed=0)
-    stopped, calls = toy_elimination(toy, Elimination(most=100))
-    full, all_calls = toy_elimination(toy, Elimination(least=100, most=100))
-    assert all_calls.mean() == 100
-    assert calls.mean() == pytest.approx(9.0, abs=4.0)
-    assert stopped.mean() == pytest.approx(full.mean(), abs=0.02)
-
-
-def test_image_scores_need_log_p_of_the_image_taken_away() -> None:
-    """Exact log p: text 89, image 15; exact pointwise mutual information: image 96."""
-    raw, normalised = toy_pairs(600, None, seed=0)
-    assert raw.text.mean() == pytest.approx(0.89, abs=0.06) and raw.image.mean() == pytest.approx(0.15, abs=0.06)
-    assert normalised.image.mean() > raw.image.mean() + 0.5
-    estimated = toy_pairs(600, Estimator(method="mse", times=25, draws=2), seed=0)
-    assert estimated[0].image.mean() == pytest.approx(0.15, abs=0.07)
-    assert estimated[1].image.mean() == pytest.approx(0.90, abs=0.07)
+    return Toy.make(300, seed=1)
 
 
 # ---- invariants --------------------------------------------------------------------------------------------------
