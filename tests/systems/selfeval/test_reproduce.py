@@ -99,7 +99,7 @@ def test_the_benchmarks_peer_makes_the_same_choice_on_the_same_noise_and_rows_ar
                                                                                         capsys) -> None:
     monkeypatch.setattr(benchmark, "MiniatureConfig", lambda: tiny)
     monkeypatch.setattr(benchmark, "in_turn", lambda ours, theirs, repeats: (1.0, 2.0))
-    monkeypatch.setattr(benchmark, "mixture_work", lambda count, make=benchmark.mixture_work: make(8))
+    monkeypatch.setattr(benchmark, "mixture_works", lambda count, make=benchmark.mixture_works: make(6)[:2])
     assert benchmark.main(["--quick", "--json", "--weights", "none"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"system", "rows", "machine", "versions"} and found["system"] == "selfeval"
@@ -108,7 +108,7 @@ def test_the_benchmarks_peer_makes_the_same_choice_on_the_same_noise_and_rows_ar
 
 
 def test_the_peers_stages_keep_fewer_and_fewer_captions(benchmark) -> None:
-    work = benchmark.mixture_work(10)
+    work = benchmark.mixture_works(60)[0]
     index, noise = benchmark.shared_draws(work, 20)
     chosen, calls = benchmark.peer_choose(work, [(5, 2), (20, 1)], index, noise)
     assert len(chosen) == 10 and calls == [pytest.approx((4 * 5 + 2 * 15) / 4)] * 10

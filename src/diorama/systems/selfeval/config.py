@@ -61,7 +61,7 @@ class Elimination:
     of these.
     """
 
-    threshold: float = 0.05
+    threshold: float = 0.02
     """p of the paired test below which a caption is dropped."""
     least: int = 4
     """Calls a caption before the first test."""
