@@ -77,8 +77,11 @@ def train_stage(plan: Plan, out: Path, say: Say) -> Path:
         learn(model.video, Lessons(low, half, config, first, plan.seed), out / "low", device=plan.device)
     run = learn(model.video, Lessons(model.base, source, config, recipe, plan.seed), out, device=plan.device)
     trained = EmuVideo(model.base, model.video, config)
-    with run.ema_weights():
-        return trained.save_pretrained(out / "model", card=card(plan, run), dtype=torch.float16)
+    if run.is_main:
+        with run.ema_weights():
+            trained.save_pretrained(out / "model", card=card(plan, run), dtype=torch.float16)
+    run.wait()
+    return out / "model"
 
 
 def settings(plan: Plan, model: EmuVideo) -> tuple[EmuVideoConfig, VideoRecipe]:
