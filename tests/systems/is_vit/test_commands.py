@@ -116,8 +116,8 @@ def test_a_quantised_checkpoint_is_not_quantised_again(
 ) -> None:
     out = str(tmp_path / "small")
     assert main(["is-vit", "quantize", model, "--recipe", "uniform", "--calibration", images, "-o", out, *QUICK]) == 0
-    again = ["is-vit", "quantize", out, "--calibration", images, "-o", str(tmp_path / "twice"), *QUICK]
-    assert "quantised already" in refused(again, capsys)
+    again = ["is-vit", "quantize", out, "--calibration", "./absent", "-o", str(tmp_path / "twice"), *QUICK]
+    assert "quantised already" in refused(again, capsys)  # before any image is looked for
 
 
 def test_a_folder_that_is_no_checkpoint_is_kept(

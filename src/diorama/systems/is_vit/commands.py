@@ -98,6 +98,7 @@ def _quantize_classifier(model: str, out: Path, config: QuantiseConfig, calibrat
 
     began = time.perf_counter()
     vit = VisionTransformer.from_pretrained(model, device=common.device)
+    vit.require_float()
     before = file_bytes(vit.model)
     pixels = vit.calibration(calibration, config, few=few)
     note(f"calibrating {model} to {config.bits} on {len(pixels)} images")

@@ -136,6 +136,12 @@ class VisionTransformer:
 
     # ---- quantising ----
 
+    def require_float(self) -> None:
+        """Raises InputError for a model that is quantised already."""
+        if self.settings is not None:
+            raise InputError(f"{self.name} is quantised already ({self.settings.bits}); quantising codes again would "
+                             "only lose more. Pass the checkpoint it was made from.")
+
     def calibration(self, source: str, config: QuantiseConfig | None = None, *, few: bool = False,
                     told: Callable[[str], None] = note) -> Tensor:
         """Calibration pixels from "digits", "world" or a folder of images, as `config` says how many."""
@@ -150,9 +156,7 @@ class VisionTransformer:
         source: where the pixels are from, for the record. keep: a folder for finished units; a second call with the
         same settings, pixels and weights goes on from there, another one raises InputError.
         """
-        if self.settings is not None:
-            raise InputError(f"{self.name} is quantised already ({self.settings.bits}); quantising codes again would "
-                             "only lose more. Pass the checkpoint it was made from.")
+        self.require_float()
         if keep is not None:
             _claim(keep, config, pixels, self.model)
         model, tuned = sos.quantise(self.model, pixels, config, keep=keep, progress=progress)
