@@ -39,7 +39,7 @@ def test_other_settings_and_other_folders_are_refused(tmp_path):
     with pytest.raises(InputError, match="families differ"):
         open_pool(tmp_path / "pool", replace(STILLS, families=5))
     (tmp_path / "letters").mkdir()
-    with pytest.raises(InputError, match="not a pool"):
+    with pytest.raises(InputError, match="holds no scenes of a pool"):
         open_pool(tmp_path / "letters", STILLS)
 
 

@@ -6,9 +6,8 @@ A folder holds pictures and, beside each, a text file of the same name with one 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -20,6 +19,7 @@ from diorama.errors import InputError
 from diorama.media.images import load_image
 from diorama.media.resizing import resize
 from diorama.world.captions import Detail, caption
+from diorama.world.keeping import keep
 from diorama.world.options import TASKS, option_sets
 from diorama.world.pool import seen_objects
 from diorama.world.rendering import render
@@ -91,23 +91,12 @@ def world_pictures(folder: Path, config: WorldConfig, *,
 
     Raises InputError where the folder holds something else, or pictures made with other settings.
     """
-    wanted = json.loads(json.dumps(asdict(config)))
-    if not folder.exists():
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+    def make(new: Path) -> None:
         pictures = draw_world(config, progress=progress)
-        np.save(part / "pixels.npy", pictures.pixels)
-        (part / "captions.jsonl").write_text("".join(json.dumps(c) + "\n" for c in pictures.captions))
-        (part / "config.json").write_text(json.dumps(wanted, indent=1))
-        part.rename(folder)
-    if not (folder / "config.json").is_file() or not (folder / "captions.jsonl").is_file():
-        raise InputError(f"{folder} exists and holds no pictures of the world. Name another folder.")
-    found = json.loads((folder / "config.json").read_text())
-    if found != wanted:
-        differs = ", ".join(sorted(k for k in wanted if found.get(k) != wanted[k]))
-        raise InputError(f"{folder} holds pictures made with other settings ({differs} differ). "
-                         "Name another folder, or remove this one.")
+        np.save(new / "pixels.npy", pictures.pixels)
+        (new / "captions.jsonl").write_text("".join(json.dumps(c) + "\n" for c in pictures.captions))
+
+    keep(folder, config, "pictures of the world", make)
     lines = (folder / "captions.jsonl").read_text().splitlines()
     return Pictures(np.load(folder / "pixels.npy", mmap_mode="r"), [json.loads(line) for line in lines])
 

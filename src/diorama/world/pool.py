@@ -7,15 +7,14 @@ once. A pool is a pure function of its `PoolConfig`; an existing folder with the
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import numpy as np
 
-from diorama.errors import InputError
+from diorama.world.keeping import keep
 from diorama.world.rendering import render
 from diorama.world.sampling import Split, sample_scene
 from diorama.world.scene import Scene
@@ -80,17 +79,7 @@ def open_pool(folder: Path, config: PoolConfig, *, progress: Callable[[int, int]
 
     Raises InputError when the folder holds something else, or a pool made with another config.
     """
-    wanted = json.loads(json.dumps(asdict(config)))
-    if folder.exists():
-        if not (folder / "config.json").is_file():
-            raise InputError(f"{folder} exists and is not a pool of scenes. Name another folder.")
-        found = json.loads((folder / "config.json").read_text())
-        if found != wanted:
-            differs = sorted(k for k in wanted if found.get(k) != wanted[k])
-            raise InputError(f"{folder} holds a pool made with other settings ({', '.join(differs)} differ). "
-                             "Name another folder, or remove this one.")
-    else:
-        _write_pool(folder, config, wanted, progress)
+    keep(folder, config, "scenes of a pool", lambda new: _write_pool(new, config, progress))
     lines = (folder / "scenes.jsonl").read_text().splitlines()
     return Pool(
         scenes=[Scene.from_dict(json.loads(line)) for line in lines],
@@ -101,16 +90,11 @@ def open_pool(folder: Path, config: PoolConfig, *, progress: Callable[[int, int]
     )
 
 
-def _write_pool(
-    folder: Path, config: PoolConfig, values: dict, progress: Callable[[int, int], None] | None
-) -> None:
+def _write_pool(folder: Path, config: PoolConfig, progress: Callable[[int, int], None] | None) -> None:
     scenes, families = pool_scenes(config)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     shape = (len(scenes), config.frames, 3, config.size, config.size)
-    pixels = np.lib.format.open_memmap(part / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
-    mask = np.lib.format.open_memmap(part / "mask.npy", mode="w+", dtype=np.int8, shape=shape[:2] + shape[3:])
+    pixels = np.lib.format.open_memmap(folder / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
+    mask = np.lib.format.open_memmap(folder / "mask.npy", mode="w+", dtype=np.int8, shape=shape[:2] + shape[3:])
     visible = np.zeros((len(scenes), 5), dtype=bool)
     step = max(1, 256 // config.frames)
     for start in range(0, len(scenes), step):
@@ -121,11 +105,9 @@ def _write_pool(
             progress(rows.stop, len(scenes))
     pixels.flush()
     mask.flush()
-    np.save(part / "visible.npy", visible)
-    np.save(part / "family.npy", np.array(families))
-    (part / "scenes.jsonl").write_text("".join(json.dumps(scene.to_dict()) + "\n" for scene in scenes))
-    (part / "config.json").write_text(json.dumps(values, indent=1))
-    part.rename(folder)
+    np.save(folder / "visible.npy", visible)
+    np.save(folder / "family.npy", np.array(families))
+    (folder / "scenes.jsonl").write_text("".join(json.dumps(scene.to_dict()) + "\n" for scene in scenes))
 
 
 def draw(scenes: list[Scene], config: PoolConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

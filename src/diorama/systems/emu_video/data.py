@@ -7,17 +7,16 @@ that the interpolator makes are rendered as well, at four times the rate.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import numpy as np
 
-from diorama.errors import InputError
 from diorama.systems.emu_video.interpolation import ENDS, FACTOR, interpolated_length, keyframe_places
 from diorama.world.captions import full_name, realize
+from diorama.world.keeping import keep
 from diorama.world.rendering import render
 from diorama.world.sampling import Split, sample_scene
 from diorama.world.scene import Scene
@@ -135,23 +134,12 @@ def world_clips(folder: Path, config: WorldClipsConfig, *,
 
     Raises InputError where the folder holds something else, or clips made with other settings.
     """
-    wanted = json.loads(json.dumps(asdict(config)))
-    if not folder.exists():
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+    def make(new: Path) -> None:
         clips = draw_clips(config, progress=progress)
-        np.save(part / "pixels.npy", clips.pixels)
-        (part / "captions.jsonl").write_text("".join(json.dumps(c) + "\n" for c in clips.captions))
-        (part / "config.json").write_text(json.dumps(wanted, indent=1))
-        part.rename(folder)
-    if not (folder / "captions.jsonl").is_file() or not (folder / "config.json").is_file():
-        raise InputError(f"{folder} exists and holds no clips of the world. Name another folder.")
-    found = json.loads((folder / "config.json").read_text())
-    differs = ", ".join(sorted(k for k in wanted if found.get(k) != wanted[k]))
-    if differs:
-        raise InputError(f"{folder} holds clips made with other settings ({differs} differ). "
-                         "Name another folder, or remove this one.")
+        np.save(new / "pixels.npy", clips.pixels)
+        (new / "captions.jsonl").write_text("".join(json.dumps(c) + "\n" for c in clips.captions))
+
+    keep(folder, config, "clips of the world", make)
     lines = (folder / "captions.jsonl").read_text().splitlines()
     return Clips(np.load(folder / "pixels.npy", mmap_mode="r"), [json.loads(line) for line in lines], rate(config))
 
