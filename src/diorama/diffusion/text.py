@@ -22,11 +22,14 @@ class Memory:
 
     def __init__(self) -> None:
         self.count = 0
+        self.batch = 0
+        """Counts up with each condition that is numbered."""
         self.asked: Tensor | None = None
 
     def of(self, condition: Condition) -> Condition:
         """The condition with its captions numbered; those that were numbered before are forgotten."""
         self.count = len(condition)
+        self.batch += 1
         return replace(condition, memory=self, numbers=torch.arange(self.count))
 
 

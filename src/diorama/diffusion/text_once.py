@@ -29,7 +29,8 @@ class Remembered(nn.Module):
         super().__init__()
         self.layer = layer
         self.memory = memory
-        self.known: Tensor | None = None
+        self.batch = 0
+        self.known = torch.zeros(0, dtype=torch.bool)
         self.answers: Tensor | None = None
 
     def forward(self, text: Tensor) -> Tensor:
@@ -37,7 +38,8 @@ class Remembered(nn.Module):
         asked = self.memory.asked
         if asked is None:
             return self.layer(text)
-        if self.known is None or len(self.known) != self.memory.count:
+        if self.batch != self.memory.batch:
+            self.batch = self.memory.batch
             self.known = torch.zeros(self.memory.count, dtype=torch.bool)
             self.answers = None
         new = ~self.known[asked]
@@ -67,13 +69,14 @@ def text_once(network: nn.Module) -> Iterator[Memory]:
     Conditions that no memory numbered are looked at as ever. Meant for passes without gradients.
     """
     memory = Memory()
-    places = [(network, name) for name in PROJECTIONS if isinstance(getattr(network, name, None), nn.Module)]
+    places: list[tuple[nn.Module, str]] = [(network, name) for name in PROJECTIONS]
     for module in network.modules():
         if isinstance(module, Attention) and module.is_cross_attention:
             places += [(module, "to_k"), (module, "to_v")]
         if isinstance(module, Attention) and isinstance(module.processor, (AttnAddedKVProcessor,
                                                                            AttnAddedKVProcessor2_0)):
             places += [(module, "add_k_proj"), (module, "add_v_proj")]
+    places = [(module, name) for module, name in places if isinstance(getattr(module, name, None), nn.Module)]
     layers = [getattr(module, name) for module, name in places]
     try:
         for (module, name), layer in zip(places, layers, strict=True):

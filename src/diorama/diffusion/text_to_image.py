@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, PixArtTransformer2DModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, PixArtTransformer2DModel, Transformer2DModel, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from diorama.checkpoints import load_into, miniature_names, read_config, read_tensors, resolve, write_checkpoint
 from diorama.diffusion import schedules
@@ -265,7 +265,8 @@ def use_plain_attention(network: Network) -> None:
 
 
 def _built(config: dict[str, Any], folder: Path, *, name: str, device: str) -> TextToImage:
-    classes = {"PixArtTransformer2DModel": PixArtTransformer2DModel, "UNet2DConditionModel": UNet2DConditionModel}
+    classes: dict[str, Any] = {"PixArtTransformer2DModel": PixArtTransformer2DModel,
+                               "Transformer2DModel": Transformer2DModel, "UNet2DConditionModel": UNet2DConditionModel}
     network_config = dict(config["network"])
     network_class = classes[network_config.pop("_class_name")]
     network = network_class.from_config(network_config)
@@ -273,7 +274,8 @@ def _built(config: dict[str, Any], folder: Path, *, name: str, device: str) -> T
         use_plain_attention(network)
     text = dict(config["text"])
     kind = text.pop("kind")
-    tower: nn.Module = BagOfWords(**text) if kind == "bag" else CLIPTextModel(CLIPTextConfig(**text))
+    tower: nn.Module = BagOfWords(**text) if kind == "bag" else T5EncoderModel(T5Config(**text)) if kind == "t5" else \
+        CLIPTextModel(CLIPTextConfig(**text))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     autoencoder: Autoencoder = AutoencoderKL.from_config(config["autoencoder"]) if config["autoencoder"] else None
     return TextToImage(network, TextEncoder(tower, tokenizer, TextLimits(**config["limits"])), autoencoder,
@@ -284,7 +286,11 @@ def _tower_config(tower: nn.Module) -> dict[str, Any]:
     if isinstance(tower, BagOfWords):
         return {"kind": "bag", "vocabulary": tower.embedding.num_embeddings, "width": tower.embedding.embedding_dim,
                 "pad_id": tower.pad_id}
-    assert isinstance(tower, CLIPTextModel)
+    if isinstance(tower, T5EncoderModel):
+        return {"kind": "t5", **tower.config.to_diff_dict()}
+    if not isinstance(tower, CLIPTextModel):
+        raise InputError("A model with several text towers (Stable Diffusion 3) is examined and drawn with here, and not "
+                         "saved in this layout. Keep its own folder.")
     return {"kind": "ordered", **tower.config.to_diff_dict()}
 
 

@@ -220,8 +220,8 @@ def terminal_snr(trial: Trial, factorised: EmuVideo) -> None:
     images = factorised.draw(captions, guidance=FIRM.guidance_text)
     levels = np.asarray([trial.judge.read(image[None]).brightness[0] for image in images])
     for name, emu in (("factorised", factorised), (FACTORISED_STOCK.name, stock)):
-        clips = emu.animate(images, captions, FIRM)
-        shown = np.asarray([np.mean(trial.judge.read(clip).brightness) for clip in clips])
+        made = emu.animate(images, captions, FIRM)
+        shown = np.asarray([np.mean(trial.judge.read(clip).brightness) for clip in made])
         trial.note(name, "drift of brightness", np.abs(shown - levels))
 
 
