@@ -289,8 +289,8 @@ def _tower_config(tower: nn.Module) -> dict[str, Any]:
     if isinstance(tower, T5EncoderModel):
         return {"kind": "t5", **tower.config.to_diff_dict()}
     if not isinstance(tower, CLIPTextModel):
-        raise InputError("A model with several text towers (Stable Diffusion 3) is examined and drawn with here, and not "
-                         "saved in this layout. Keep its own folder.")
+        raise InputError("A model with several text towers (Stable Diffusion 3) can be examined and drawn with here, "
+                         "not saved in this layout. Keep its own folder.")
     return {"kind": "ordered", **tower.config.to_diff_dict()}
 
 

@@ -1,17 +1,20 @@
 """The claims: the judge is right on true clips, the quick mode holds, and the arms run from end to end."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from diorama.checkpoints import miniature_names
+from diorama.cli import main
+from diorama.diffusion.text_to_image import TextToImage
 from diorama.systems.emu_video import arms as world
+from diorama.systems.emu_video import reproduce as claims
 from diorama.systems.emu_video import trials
 from diorama.systems.emu_video.arms import Judge, Reading
-from diorama.systems.emu_video.config import SamplingConfig
-from diorama.systems.emu_video.pipeline import DEFAULT
+from diorama.systems.emu_video.config import EmuVideoConfig, SamplingConfig, TemporalConfig
+from diorama.systems.emu_video.pipeline import EmuVideo
 from diorama.systems.emu_video.reproduce import reproduce
 from diorama.systems.emu_video.trials import CLIP_LOOKS, UNSEEN_LOOKS, Sizes
 
@@ -44,14 +47,32 @@ def test_clips_lack_the_looks_that_the_claim_is_about() -> None:
     assert not any("ground" in caption for caption in captions)
 
 
-def test_quick_is_exact_and_honest(tmp_path: Path) -> None:
+def test_quick_without_a_shipped_model_is_exact_and_says_what_it_lacks(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "miniature_names", lambda: [])
     said: list[str] = []
     claim = reproduce(quick=True, out=tmp_path, progress=said.append)
     assert claim.holds, [check.says for check in claim.checks if not check.holds]
     assert claim.seconds < 60 and claim.to_json()["mode"] == "quick"
-    if DEFAULT not in miniature_names():
-        assert "claims 1, 5, 6 and 8 need trained weights" in said[0]
-        assert not any(check.says.startswith(("1:", "5:", "6:", "8:")) for check in claim.checks)
+    assert "not shipped yet" in said[0] and "diorama emu-video train --stage image" in said[0]
+    assert "--weights" in said[0] and "leave --quick out" in said[1]
+    assert not any("scale rises" in check.says for check in claim.checks)
+
+
+def test_quick_with_a_model_s_folder_examines_its_guidance_scales(
+        base: TextToImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A network with random weights: whether its motion rises with a scale is measured, not known beforehand."""
+    emu = EmuVideo.new(base, EmuVideoConfig(temporal=TemporalConfig(frames=4, head_dim=16), pixels=16,
+                                            sampling=SamplingConfig(steps=2)))
+    folder = emu.save_pretrained(tmp_path / "model", card="# tiny")
+    code = main(["emu-video", "reproduce", "--quick", "--weights", str(folder), "--out", str(tmp_path), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    scales = [check for check in found["checks"] if "scale rises" in check["says"]]
+    assert len(scales) == 2 and all(str(folder) in check["says"] for check in scales)
+    assert code == (0 if found["holds"] else 1)
+    assert main(["emu-video", "reproduce", "--quick", "--weights", str(tmp_path / "gone"), "--out",
+                 str(tmp_path)]) == 2
+    assert "gone" in capsys.readouterr().err
 
 
 def test_the_arms_run_from_end_to_end_and_go_on_where_they_stopped(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diorama.cli import main
 from diorama.diffusion.image_training import Recipe
 from diorama.systems.selfeval import generation, reproduce
 from diorama.systems.selfeval.config import Elimination
@@ -59,14 +60,29 @@ def test_ties_put_a_bag_of_words_at_chance_and_order_above_it() -> None:
     assert next(c for says, c in checks.items() if says.startswith("PMI gains")).holds
 
 
-def test_quick_runs_from_the_closed_form_alone_and_says_so(tmp_path: Path) -> None:
+def test_quick_runs_from_the_closed_form_alone_and_says_so(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(reproduce, "miniature_names", lambda: [])
     said: list[str] = []
-    claim = reproduce.reproduce(quick=True, out=tmp_path, progress=said.append, sizes=Sizes(toy=150),
-                                weights="no-such-generator")
+    claim = reproduce.reproduce(quick=True, out=tmp_path, progress=said.append, sizes=Sizes(toy=150))
     found = json.loads(json.dumps(claim.to_json()))
     assert found["system"] == "selfeval" and found["mode"] == "quick" and len(found["checks"]) == 6
-    assert any("no generator named" in line for line in said)
+    assert "no generator is shipped" in said[0] and "diorama selfeval train" in said[0] and "--weights" in said[0]
+    assert "leave --quick out" in said[1]
     assert (tmp_path / "accuracy.svg").read_text().startswith("<svg")
+
+
+def test_quick_examines_a_generator_s_folder_and_refuses_one_that_is_not_there(
+        tmp_path: Path, monkeypatch, checkpoint, capsys) -> None:
+    few = reproduce.toy_claims
+    monkeypatch.setattr(reproduce, "toy_claims", lambda count, calls: few(60, calls))
+    code = main(["selfeval", "reproduce", "--quick", "--weights", str(checkpoint), "--out", str(tmp_path), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    own = [check for check in found["checks"] if str(checkpoint) in check["says"]]
+    assert len(own) == 1 and code == (0 if found["holds"] else 1)
+    arm = next(arm for arm in found["arms"] if str(checkpoint) in arm["name"])
+    assert set(TASKS) | {"calls"} == set(arm["metrics"]) and arm["metrics"]["calls"]["mean"] >= 4
+    assert main(["selfeval", "reproduce", "--quick", "--weights", "gone", "--out", str(tmp_path)]) == 2
+    assert "gone" in capsys.readouterr().err
 
 
 def test_full_trains_and_examines_eight_checkpoints(tmp_path: Path, monkeypatch, tiny) -> None:
@@ -75,9 +91,10 @@ def test_full_trains_and_examines_eight_checkpoints(tmp_path: Path, monkeypatch,
     recipe = Recipe(miniature=tiny, autoencoder=replace(run, ema=None), network=run, autoencoder_batch=4, batch=4)
     sizes = Sizes(pictures=16, autoencoder_steps=2, steps=4, items=2, pairs=2, drawn=1, drawing_steps=2, chain_items=2,
                   estimator_items=6, calls=(2, 3, 4, 5), elimination=Elimination(least=2, most=4), recipe=recipe)
+    monkeypatch.setattr(reproduce, "miniature_names", lambda: [])
     monkeypatch.setattr(reproduce, "toy_claims", lambda count, calls: ([reproduce.Arm("mixture, exact Bayes", {
         "accuracy": reproduce.bootstrap([1.0, 0.0])})], []))
-    claim = reproduce.reproduce(out=tmp_path, progress=lambda line: None, sizes=sizes, weights="none")
+    claim = reproduce.reproduce(out=tmp_path, progress=lambda line: None, sizes=sizes)
     names = [arm.name for arm in claim.arms]
     assert {f"{space}, {text}, {share} (seed 0)" for space in ("latent", "pixel") for text in ("bag", "ordered")
             for share in ("25%", "100%")} <= set(names)
@@ -98,7 +115,7 @@ def benchmark():
 def test_the_benchmarks_peer_makes_the_same_choice_on_the_same_noise_and_rows_are_whole(benchmark, tiny, monkeypatch,
                                                                                         capsys) -> None:
     monkeypatch.setattr(benchmark, "MiniatureConfig", lambda: tiny)
-    monkeypatch.setattr(benchmark, "in_turn", lambda ours, theirs, repeats: (1.0, 2.0))
+    monkeypatch.setattr(benchmark, "in_turn", lambda ours, theirs, repeats: (ours(), theirs(), (1.0, 2.0))[2])
     monkeypatch.setattr(benchmark, "mixture_works", lambda count, make=benchmark.mixture_works: make(6)[:2])
     assert benchmark.main(["--quick", "--json", "--weights", "none"]) == 0
     found = json.loads(capsys.readouterr().out)

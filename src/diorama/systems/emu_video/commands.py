@@ -326,7 +326,7 @@ def juice(records: Path, *, reasons_required: bool = True, common: Common = COMM
 
 
 @app.command
-def reproduce(*, quick: bool = False, seeds: int = 3, common: Common = COMMON) -> int:
+def reproduce(*, quick: bool = False, seeds: int = 3, weights: str = DEFAULT, common: Common = COMMON) -> int:
     """Re-run the headline claims in miniature: factorisation, zero terminal SNR, frozen image layers, and the rest.
 
     Parameters
@@ -335,6 +335,8 @@ def reproduce(*, quick: bool = False, seeds: int = 3, common: Common = COMMON) -
         Only what needs no long training, in a minute.
     seeds
         Trainings of every arm.
+    weights
+        The video model on which the guidance scales are examined: a shipped miniature, or a folder that `train` left.
     """
     if seeds < 1:
         raise InputError(f"--seeds is {seeds}, and a claim needs at least one. Pass 1 or more.")
@@ -345,7 +347,7 @@ def reproduce(*, quick: bool = False, seeds: int = 3, common: Common = COMMON) -
     from diorama.metrics.claims import print_claims
     from diorama.systems.emu_video.reproduce import reproduce as run_claims
 
-    claim = run_claims(quick=quick, seeds=range(common.seed, common.seed + seeds), out=out)
+    claim = run_claims(quick=quick, seeds=range(common.seed, common.seed + seeds), out=out, weights=weights)
     if common.json:
         emit(claim.to_json(), "", common)
     else:
