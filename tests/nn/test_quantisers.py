@@ -315,3 +315,29 @@ def test_a_shift_of_zero_is_refused() -> None:
 
 def test_the_search_of_large_tensors_takes_evenly_spaced_values() -> None:
     assert quantisers.spread(torch.arange(10.0), most=5).tolist() == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(("tokens", "sulq_is_better"), [(17, False), (197, True)])
+def test_sulq_gains_over_log2_where_tokens_are_many(tokens: int, sulq_is_better: bool) -> None:
+    """Softmax of Gaussian logits of deviation 3 at 3 bits, values of mean 1: the error of A V.
+
+    log2's last level is 1/128 of the largest, and what lies below it adds up over the tokens of a row; SULQ's levels
+    for small probabilities lie below zero, and rows lose. Among 17 tokens there is little below that level.
+    """
+    generator = torch.Generator().manual_seed(0)
+    probability = (3 * torch.randn(24, tokens, tokens, generator=generator)).softmax(-1)
+    value = 1 + torch.randn(24, tokens, 16, generator=generator)
+    exact = probability @ value
+    errors, rows = {}, {}
+    for name, quantiser in (("sulq", SulqQuantiser(3)), ("log2", Log2Quantiser(3)),
+                            ("powers", SulqQuantiser(3, etas=ETA_POWERS))):
+        quantiser.fit(probability)
+        shown = quantiser(probability)
+        errors[name] = float((shown @ value - exact).norm() / exact.norm())
+        rows[name] = float(shown.sum(-1).mean())
+    assert (errors["sulq"] < errors["log2"] - 0.1) == sulq_is_better
+    if tokens == 197:
+        assert rows["sulq"] == pytest.approx(0.47, abs=0.03) and rows["powers"] == pytest.approx(0.99, abs=0.02)
+        assert rows["log2"] > 1.5
+    else:
+        assert abs(errors["sulq"] - errors["log2"]) < 0.05 and rows["log2"] < 1.15

@@ -40,7 +40,7 @@ class Sizes:
     iterations: int = 60
     examined: int = 1000
     ablations: bool = True
-    """Also the arms that are run at the fewest bits alone, and the injected outliers."""
+    """Also one stage and QDrop, the arms that are run at the fewest bits alone, and the injected outliers."""
 
     @property
     def low(self) -> tuple[str, ...]:

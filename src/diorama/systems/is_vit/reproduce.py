@@ -13,7 +13,7 @@ import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ PUBLISHED = (
     Published("QDrop with 20 times the steps against I&S-ViT, W3A3", "better on 4 of 7 networks", "APHQ-ViT, CVPR 25"),
 )
 FULL_SEEDS = (0, 1, 2)
+NATURAL = "natural"
+"""The image set of natural pictures; the arms that only some checks of the others need are left out on it."""
 
 
 @dataclass
@@ -78,8 +80,9 @@ def reproduce(*, quick: bool = False, seeds: Sequence[int] = FULL_SEEDS, out: Pa
     spent = 0.0
     for name, vit, train_part, test_part in subjects(sizes, out, natural, quick, progress):
         spreads[name] = spread_summary(channel_spread(vit.model, _pixels(vit, train_part, 64, seed=0)))
+        own = replace(sizes, ablations=False) if name == NATURAL else sizes
         for seed in seeds:
-            spent += _examine(table, name, vit, train_part, test_part, sizes, seed, finished, progress)
+            spent += _examine(table, name, vit, train_part, test_part, own, seed, finished, progress)
     arms = [Arm(name, _metrics(found), len(found.right)) for name, found in table.items()]
     arms += [Arm(f"{name}: LayerNorm channels, widest over median", {"ratio": spread}) for name, spread in
              spreads.items()]
@@ -99,10 +102,10 @@ def subjects(sizes: Sizes, out: Path, natural: Path | None, quick: bool, progres
             progress(f"is-vit: without the digits: {error}")
     natural = natural if quick else natural or shared_pictures(out)
     if natural is not None:
-        folder, _ = train_small(str(natural), SMALL["folder"], out / "natural", name="natural", device="cpu")
+        folder, _ = train_small(str(natural), SMALL["folder"], out / NATURAL, name=NATURAL, device="cpu")
         vit = VisionTransformer.from_pretrained(folder, device="cpu")
         size, most = vit.preprocessing.size, -(sizes.examined // -len(vit.labels))
-        yield ("natural", vit, labelled_folder(natural / "train", size),
+        yield (NATURAL, vit, labelled_folder(natural / "train", size),
                labelled_folder(natural / "test", size, most=most))
 
 
@@ -207,7 +210,7 @@ def checks(table: Mapping[str, Found], sizes: Sizes) -> list[Check]:
         arm = {key.removeprefix(f"{name} "): value for key, value in table.items() if key.startswith(f"{name} ")}
         for low in sizes.low:
             found += _checks_at(low, name, arm)
-        if sizes.ablations:
+        if sizes.ablations and name != NATURAL:
             found += _full_checks(name, arm, sizes)
     return found
 
