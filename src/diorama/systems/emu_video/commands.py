@@ -276,6 +276,40 @@ def evaluate(
     return 0
 
 
+@app.command
+def finish(
+    model: Path,
+    *,
+    prompts: int = 100,
+    image_base: str | None = None,
+    common: Common = COMMON,
+) -> int:
+    """Make a trained model ready to ship: half precision, examined on held-out captions, with a card; into OUT.
+
+    Parameters
+    ----------
+    model
+        The folder that `train` left, of a video model or an interpolator.
+    prompts
+        Held-out captions; for an interpolator, clips.
+    image_base
+        The name of an image model with the weights of this one's base, which is then not stored again.
+    """
+    if prompts < 1:
+        raise InputError(f"--prompts is {prompts}, and an examination needs at least one. Pass 1 or more.")
+    out = common.folder("runs/emu-video/finished")
+    if common.dry_run:
+        emit({"model": str(model), "out": str(out)}, f"would finish {model} into {out}", common)
+        return 0
+    from diorama.systems.emu_video.finish import finish as make_ready
+
+    with counting("prompts", prompts) as progress:
+        found = make_ready(model, out, prompts=prompts, image_base=image_base, seed=common.seed, device=common.device,
+                           progress=progress)
+    emit(found, f"the model is in {out}\n{(out / 'README.md').read_text()}", common)
+    return 0
+
+
 @app.command(name="import")
 def import_weights(
     folder: str,

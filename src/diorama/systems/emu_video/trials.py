@@ -32,6 +32,7 @@ from diorama.systems.emu_video.arms import Judge, Reading, Subject
 from diorama.systems.emu_video.config import DropConfig, EmuVideoConfig, ModeConfig, SamplingConfig, TemporalConfig
 from diorama.systems.emu_video.data import Clips
 from diorama.systems.emu_video.evaluate import as_frames
+from diorama.systems.emu_video.finish import psnr
 from diorama.systems.emu_video.interpolation import keyframe_places, linear_blend
 from diorama.systems.emu_video.model import TemporalAttention, TemporalConv, VideoModel
 from diorama.systems.emu_video.motion import motion_score
@@ -295,8 +296,8 @@ def between(trial: Trial, factorised: EmuVideo) -> None:
     inside = [k for k in range(places[0], places[-1]) if k not in places]
     blend = linear_blend(pixels[:, places].float())
     for name, frames in (("interpolator", made.float()), ("linear blend", blend)):
-        trial.note(name, "PSNR between keyframes", _psnr(frames[:, inside], pixels[:, inside].float()))
-        trial.note(name, "PSNR at keyframes", _psnr(frames[:, places], pixels[:, places].float()))
+        trial.note(name, "PSNR between keyframes", psnr(frames[:, inside], pixels[:, inside].float()))
+        trial.note(name, "PSNR at keyframes", psnr(frames[:, places], pixels[:, places].float()))
 
 
 def _judged(trial: Trial, name: str, clips: Tensor, some: Sequence[Subject]) -> None:
@@ -309,11 +310,6 @@ def _judged(trial: Trial, name: str, clips: Tensor, some: Sequence[Subject]) -> 
 def _losses(folder: Path) -> np.ndarray:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return np.asarray([row["loss"] for row in rows])
-
-
-def _psnr(found: Tensor, true: Tensor) -> np.ndarray:
-    error = (found - true).square().flatten(1).mean(1).clamp(min=1e-3)
-    return (10 * torch.log10(255**2 / error)).numpy()
 
 
 def _scales(image: float, text: float) -> str:
