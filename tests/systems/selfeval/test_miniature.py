@@ -56,4 +56,5 @@ def test_fresh_items_are_answered_as_well_as_the_card_says(model, found):
     verdicts = SelfEval(model, seed=1).examine(items)
     for task in ("color", "shape"):
         rights = [v.choice.credit(item.answer) for v, item in zip(verdicts, items, strict=True) if item.task == task]
-        assert agrees(round(sum(rights)), len(rights), found["measured"][f"own likelihood, {task}"]), f"{task}: {rights}"
+        card = found["measured"][f"own likelihood, {task}"]
+        assert agrees(round(sum(rights)), len(rights), card), f"{task}: {rights}"
