@@ -18,8 +18,8 @@ from diorama.diffusion.likelihood import balanced_order
 from diorama.diffusion.schedules import Schedule
 from diorama.diffusion.text import Condition, Memory
 from diorama.errors import InputError
-from diorama.systems.selfeval.config import Elimination, Estimator
-from diorama.systems.selfeval.elimination import eliminate
+from diorama.systems.selfeval.config import Elimination, Estimator, Stages
+from diorama.systems.selfeval.elimination import eliminate, in_stages
 from diorama.systems.selfeval.estimators import ROWS, Denoise, examine, score, score_calls
 
 Remember = Callable[[], AbstractContextManager[Memory]]
@@ -93,13 +93,13 @@ def grouped(condition: Condition, counts: Sequence[int]) -> Grouped:
 
 
 def choose(denoise: Denoise, clean: Tensor, schedule: Schedule, condition: Condition, counts: Sequence[int],
-           how: Estimator | Elimination, *, numbers: Sequence[int] | None = None, seed: int = 0,
+           how: Estimator | Elimination | Stages, *, numbers: Sequence[int] | None = None, seed: int = 0,
            rows: int = ROWS, remember: Remember = nothing_remembered) -> list[Choice]:
     """The caption that fits each item of `clean` (I, ...) best; item i has counts[i] captions, in order in `condition`.
 
-    how: an estimator with a fixed number of calls, or elimination on `mse`. numbers: an identity for each item, which
-    with `seed` decides its noise. The order of captions and the size of batches change nothing. remember: around the
-    calls on some items, such as `TextToImage.text_once`.
+    how: an estimator with a fixed number of calls, or elimination or stages on `mse`. numbers: an identity for each
+    item, which with `seed` decides its noise. The order of captions and the size of batches change nothing. remember:
+    around the calls on some items, such as `TextToImage.text_once`.
     """
     names = list(range(len(clean))) if numbers is None else list(numbers)
     found: list[Choice] = []
@@ -113,7 +113,7 @@ def choose(denoise: Denoise, clean: Tensor, schedule: Schedule, condition: Condi
         groups = grouped(told, some)
         with remember() as memory:
             rest = (denoise, clean[part], schedule, memory.of(told.rows(groups.rows)), groups)
-            if isinstance(how, Elimination):
+            if isinstance(how, (Elimination, Stages)):
                 found += _eliminated(*rest, how, names[part], seed, rows)
             else:
                 found += _scored(*rest, how, names[part], seed, rows)
@@ -133,10 +133,11 @@ def _scored(denoise: Denoise, clean: Tensor, schedule: Schedule, told: Condition
 
 
 def _eliminated(denoise: Denoise, clean: Tensor, schedule: Schedule, told: Condition, groups: Grouped,
-                how: Elimination, numbers: Sequence[int], seed: int, rows: int) -> list[Choice]:
+                how: Elimination | Stages, numbers: Sequence[int], seed: int, rows: int) -> list[Choice]:
     usable = len(schedule) - schedule.has_zero_snr
-    times = min(how.most, usable)
-    estimator = Estimator(method="mse", times=times, draws=math.ceil(how.most / times), loss=how.loss)
+    most, loss = (how.most, how.loss) if isinstance(how, Elimination) else (how.calls[-1], "l2")
+    times = min(most, usable)
+    estimator = Estimator(method="mse", times=times, draws=math.ceil(most / times), loss=loss)
     examination = examine(clean, schedule, estimator, numbers=numbers, seed=seed)
     order = [draw * times + time for draw in range(estimator.draws) for time in balanced_order(times)]
     items = torch.tensor(groups.items)
@@ -146,7 +147,8 @@ def _eliminated(denoise: Denoise, clean: Tensor, schedule: Schedule, told: Condi
         pairs = torch.from_numpy(np.stack([starts[asked[:, 0]] + asked[:, 1], calls_of[asked[:, 2]]], 1))
         return score_calls(denoise, examination, told, items, pairs, rows=rows).numpy()
 
-    outcome = eliminate(ask, [len(own) for own in groups.groups], how)
+    captions = [len(own) for own in groups.groups]
+    outcome = eliminate(ask, captions, how) if isinstance(how, Elimination) else in_stages(ask, captions, how)
     differences, calls, decided = outcome.differences() * times, outcome.calls, outcome.decided
     return [_spread(own, differences[item, : len(own)].tolist(), calls[item].tolist(), int(outcome.best[item]),
                     decided=bool(decided[item])) for item, own in enumerate(groups.groups)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 from diorama.errors import InputError
@@ -76,6 +77,22 @@ class Elimination:
         if not 0 < self.threshold < 1 or not 2 <= self.least <= self.most:
             raise InputError(f"Elimination at p < {self.threshold} after {self.least} to {self.most} calls cannot "
                              "work. Pass 0 < threshold < 1 and 2 <= least <= most.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Diffusion Classifier's fixed schedule (arXiv 2303.16203, `eval_prob_adaptive.py`): after so many calls a caption
+    the best few are kept; no statistics."""
+
+    calls: tuple[int, ...] = (20, 50, 100, 500)
+    keep: tuple[int, ...] = (20, 10, 5, 1)
+    """For 37 classes of pets; the last stage keeps one."""
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in pairwise(self.calls)) and all(a >= b for a, b in pairwise(self.keep))
+        if not self.calls or len(self.calls) != len(self.keep) or not rising or min(*self.calls, *self.keep) < 1:
+            raise InputError(f"Stages of {self.calls} calls that keep {self.keep} captions cannot work. Pass as many "
+                             "of each, calls that rise and captions that fall.")
 
 
 CLARK_JAINI = Elimination(threshold=2e-3, least=20, most=2000, test="t", loss="l2")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diorama.systems.selfeval.config import Elimination
+from diorama.systems.selfeval.config import Elimination, Stages
 
 Floats = NDArray[np.float64]
 Ask = Callable[[NDArray[np.int64]], Floats]
@@ -71,6 +71,24 @@ def eliminate(ask: Ask, captions: Sequence[int], rule: Elimination) -> Outcome:
         alive &= ~worse(scores[:, :, :done], alive, rule)
     means = np.where(alive, np.nanmean(np.where(alive[:, :, None], scores, 0.0), axis=2), -np.inf)
     return Outcome(scores, alive, means.argmax(1))
+
+
+def in_stages(ask: Ask, captions: Sequence[int], rule: Stages) -> Outcome:
+    """Score the captions of every item, and after each stage keep the best few of each by their mean."""
+    items, most = len(captions), max(captions)
+    scores = np.full((items, most, rule.calls[-1]), np.nan)
+    alive = np.arange(most)[None, :] < np.asarray(captions)[:, None]
+    done = 0
+    for until, keep in zip(rule.calls, rule.keep, strict=True):
+        item, caption = np.nonzero(alive)
+        calls = np.arange(done, until)
+        rows = np.stack([np.repeat(item, len(calls)), np.repeat(caption, len(calls)), np.tile(calls, len(item))], 1)
+        scores[rows[:, 0], rows[:, 1], rows[:, 2]] = ask(rows)
+        done = until
+        means = np.where(alive, np.where(alive[:, :, None], scores[:, :, :done], 0.0).mean(2), -np.inf)
+        places = (-means).argsort(1, kind="stable").argsort(1)
+        alive &= places < keep
+    return Outcome(scores, alive, np.where(alive, means, -np.inf).argmax(1))
 
 
 def worse(scores: Floats, alive: NDArray[np.bool_], rule: Elimination) -> NDArray[np.bool_]:
