@@ -21,6 +21,8 @@ Activation = Literal["none", "gelu"]
 
 SMALL = 2**19
 """Multiplications in a product of matrices below which calling oneDNN for each costs more than bytes save."""
+CACHED = 2**18
+"""Outputs that are worked on at a time where a product needs more passes: a megabyte of float32."""
 EXACT = 512
 """Sums of fewer products of two bytes stay below 2^24 and are exact in float32."""
 
@@ -109,7 +111,9 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         codes = x if x.dtype == torch.uint8 else self.given.of(x)
         if not self.fused:
-            return self._finish(self._multiply(codes, torch.float32).flatten(0, -2), codes).view(*codes.shape[:-1], -1)
+            rows = codes.flatten(0, -2).split(max(CACHED // self.out_features, 1))
+            parts = [self._finish(self._multiply(part, torch.float32), part) for part in rows]
+            return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(*codes.shape[:-1], -1)
         if self.out is None:
             return self._multiply(codes, torch.float32, self.activation)
         kind = torch.int8 if self.signed else torch.uint8
@@ -126,7 +130,7 @@ class Int8Linear(nn.Module):
 
     def _finish(self, y: Tensor, codes: Tensor) -> Tensor:
         """Add what the bytes of the weights lack, (rows, out) in place; then what the kernel would have done."""
-        y = y.addr_(codes.flatten(0, -2).sum(-1, dtype=torch.float32), self.correction)
+        y = y.addr_(codes.sum(-1, dtype=torch.float32), self.correction)
         if self.activation == "gelu":
             y = F.gelu(y)
         if self.out is None:
