@@ -128,8 +128,9 @@ def speed(benchmark: Mapping[str, Any]) -> str:
     for row in benchmark["rows"]:
         missed = "" if row["goal"] is None or row["ratio"] >= row["goal"] else ", **missed**"
         goal = "-" if row["goal"] is None else f"{row['goal']:.3g}{missed}"
-        lines.append(f"| {row['what']} | {row['ours']:.3g} {row['unit']} | {row['peer']} | {row['theirs']:.3g} "
-                     f"{row['unit']} | {row['ratio']:.2f} | {goal} |")
+        ours, theirs = (f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in (row["ours"], row["theirs"]))
+        lines.append(f"| {row['what']} | {ours} {row['unit']} | {row['peer']} | {theirs} {row['unit']} | "
+                     f"{row['ratio']:.2f} | {goal} |")
     beside = [f"{row['ratio']:.2f} ({row['what']})" for row in benchmark["rows"] if row["peer"] == "bf16"]
     slower = any(row["ratio"] < 1 for row in benchmark["rows"] if row["peer"] == "bf16")
     verdict = "bf16 is faster than int8 in some of these" if slower else "int8 is faster than bf16 on this machine"
