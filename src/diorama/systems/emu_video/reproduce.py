@@ -51,7 +51,7 @@ def reproduce(*, quick: bool = False, seeds: Sequence[int] = (0, 1, 2), out: Pat
     began = time.monotonic()
     parts = [closed_form(), exactness()]
     if weights != DEFAULT or DEFAULT in miniature_names():
-        parts.append(guidance_of_a_model(weights, 8, steps=10) if quick else guidance_of_a_model(weights, 48))
+        parts.append(guidance_of_a_model(weights, 8, steps=8) if quick else guidance_of_a_model(weights, 48))
     else:
         progress(f"the guidance scales of claim 6 are not examined on {DEFAULT}, which is not shipped yet: "
                  f"{HOW_TO_TRAIN}")
