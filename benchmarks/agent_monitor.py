@@ -19,9 +19,8 @@ from pathlib import Path
 
 from diorama.agents.transcript import Step
 from diorama.metrics.claims import device_name, package_versions
-from diorama.systems.agent_monitor.attacks import FAMILIES
 from diorama.systems.agent_monitor.audit import AuditLog
-from diorama.systems.agent_monitor.data import ALL_TEMPLATES, world_runs
+from diorama.systems.agent_monitor.data import BOTH, world_runs
 from diorama.systems.agent_monitor.pipeline import Gate, Monitor
 from diorama.systems.agent_monitor.policy import Budgets, Policy
 
@@ -189,7 +188,7 @@ def median_quantile(turns: list[list[float]], share: float) -> float:
 def measure(quick: bool, peer_python: str | None) -> dict[str, object]:
     """All rows, medians over repeats taken in turn."""
     repeats, seeds = (2, 1) if quick else (5, 4)
-    runs = world_runs(ALL_TEMPLATES, tuple(FAMILIES), range(1, 1 + seeds))
+    runs = world_runs(BOTH, range(1, 1 + seeds))
     steps = [step for run in runs for step in run.transcript.steps()]
     peer = Peer(peer_python, steps) if peer_python else None
     with tempfile.TemporaryDirectory() as name:

@@ -21,16 +21,16 @@ class Paper:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the shipped ranker is made: seeds of the tool world, requests for harm, members of the ensemble."""
+    """How the shipped ranker is made: seeds of the tool world, requests for harm, the L2 weight, and the share of safe
+    training actions that may be flagged."""
 
     seeds: int = 16
     harm_runs: int = 200
-    members: int = 3
-    steps: int = 400
-    false_stops: float = 0.04
+    decay: float = 2e-2
+    false_stops: float = 0.02
     seed: int = 0
 
 
 PAPER = Paper()
 RECIPE = Recipe()
-QUICK = Recipe(seeds=6, harm_runs=60, members=1, steps=150)
+QUICK = Recipe(seeds=6, harm_runs=60)

@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from diorama.agents.transcript import Step, Transcript
-from diorama.systems.agent_monitor.attacks import FAMILIES, Run, malicious_request, play
-from diorama.systems.agent_monitor.features import BUCKETS, Rarity, dense, hashed
+from diorama.systems.agent_monitor.attacks import Half, Run, malicious_request, play
+from diorama.systems.agent_monitor.families_held_out import TEST
+from diorama.systems.agent_monitor.families_train import TRAIN
+from diorama.systems.agent_monitor.features import dense
 from diorama.systems.agent_monitor.formats import read_runs
 from diorama.systems.agent_monitor.provenance import context_of
-from diorama.systems.agent_monitor.tool_world import TEMPLATES, Template
+from diorama.systems.agent_monitor.rarity import Rarity
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,26 @@ def samples_of(runs: Iterable[Transcript], source: str) -> list[Sample]:
     return found
 
 
-def half_of(names: Iterable[str], salt: str) -> tuple[list[str], list[str]]:
-    """Two halves of a set of names, by a salted hash: the same everywhere."""
-    ordered = sorted(names, key=lambda name: zlib.crc32(f"{salt}|{name}".encode()))
-    return ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]
+BOTH = Half(
+    (*TRAIN.tasks, *TEST.tasks),
+    {**TRAIN.families, **TEST.families},
+    (*TRAIN.orders, *TEST.orders),
+    (*TRAIN.wrappers, *TEST.wrappers),
+)
+"""The whole tool world."""
+FOLDS = 4
 
 
-def world_runs(templates: Sequence[str], families: Sequence[str], seeds: range) -> list[Run]:
-    """Runs of the named templates; in three of four, attacks of the named families replace 30 % of the actions."""
-    chosen = [template for template in TEMPLATES if template.name in set(templates)]
-    return [play(template, families if seed % 4 else (), seed) for template in chosen for seed in seeds]
+def fold_of(group: str, seed: int = 0, folds: int = FOLDS) -> int:
+    """The fold of a group of samples (a task, a user's request): the same everywhere."""
+    return zlib.crc32(f"{seed}|{group}".encode()) % folds
+
+
+def world_runs(half: Half, seeds: range, families: Sequence[str] | None = None) -> list[Run]:
+    """Runs of a half's tasks; in three of four, attacks of its families (or of those named) replace 30 % of the
+    actions."""
+    chosen = tuple(half.families) if families is None else families
+    return [play(task, half, chosen if seed % 4 else (), seed) for task in half.tasks for seed in seeds]
 
 
 def world_samples(runs: Sequence[Run]) -> list[Sample]:
@@ -94,14 +106,18 @@ def harm_samples(seeds: range) -> list[Sample]:
 
 def swaps(samples: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:
     """Clean actions under their own task and history, and the very same actions under another task's: (own,
-    swapped)."""
+    swapped). Both tasks of a swap lie in the same fold, so that a fold left out leaves no trace in the others."""
     r = random.Random(seed)
-    clean = [sample for sample in samples if not sample.label]
+    clean: dict[int, list[Sample]] = {}
+    for sample in samples:
+        if not sample.label:
+            clean.setdefault(fold_of(sample.group), []).append(sample)
     own, swapped = [], []
-    for sample in clean:
+    for sample in (sample for found in clean.values() for sample in found):
+        near = clean[fold_of(sample.group)]
         others = [
             other
-            for other in r.sample(clean, min(len(clean), 40))
+            for other in r.sample(near, min(len(near), 40))
             if other.group != sample.group
             and other.step.task != sample.step.task
             and other.step.action.tool != sample.step.action.tool
@@ -126,7 +142,6 @@ class Table:
     group: list[str]
     source: list[str]
     kind: list[str]
-    words: list[dict[int, float]]
 
     def select(self, keep: Sequence[int]) -> "Table":
         """The table of some bags, in the given order."""
@@ -140,7 +155,6 @@ class Table:
             [self.group[i] for i in keep],
             [self.source[i] for i in keep],
             [self.kind[i] for i in keep],
-            [self.words[i] for i in order],
         )
 
 
@@ -158,17 +172,16 @@ def rarity_of(samples: Iterable[Sample]) -> Rarity:
     return Rarity.of(texts.values())
 
 
-def tabulate(samples: Sequence[Sample], rarity: Rarity, *, with_words: bool = True) -> tuple[Table, list[str]]:
+def tabulate(samples: Sequence[Sample], rarity: Rarity) -> tuple[Table, list[str]]:
     """The samples' features, and the features' names. Rows of one bag are brought together."""
     order = {name: index for index, name in enumerate(dict.fromkeys(sample.bag for sample in samples))}
     ordered = sorted(samples, key=lambda sample: order[sample.bag])
     names: list[str] = []
-    rows, words = [], []
+    rows = []
     for sample in ordered:
         values = dense(sample.step, rarity)
         names = names or list(values)
         rows.append([values[name] for name in names])
-        words.append(hashed(sample.step) if with_words else {})
     first = {sample.bag: sample for sample in reversed(ordered)}
     bags = [first[name] for name in order]
     return Table(
@@ -178,30 +191,7 @@ def tabulate(samples: Sequence[Sample], rarity: Rarity, *, with_words: bool = Tr
         [sample.group for sample in bags],
         [sample.source for sample in bags],
         [sample.kind for sample in bags],
-        words,
     ), names
-
-
-def merge(tables: Sequence[Table]) -> Table:
-    """Several tables with the same features as one."""
-    offsets = np.cumsum([0, *(len(table.label) for table in tables)])
-    return Table(
-        np.concatenate([t.x for t in tables]),
-        np.concatenate([t.bag + o for t, o in zip(tables, offsets, strict=False)]),
-        np.concatenate([t.label for t in tables]),
-        [g for t in tables for g in t.group],
-        [s for t in tables for s in t.source],
-        [k for t in tables for k in t.kind],
-        [w for t in tables for w in t.words],
-    )
-
-
-def word_matrix(words: Sequence[dict[int, float]]) -> npt.NDArray[np.float32]:
-    """The hashed words as a dense (N, 4096) matrix."""
-    matrix = np.zeros((len(words), BUCKETS), np.float32)
-    for row, found in enumerate(words):
-        matrix[row, list(found)] = list(found.values())
-    return matrix
 
 
 PUBLIC = {
@@ -218,26 +208,3 @@ PUBLIC = {
 def public_samples(folder: Path, name: str) -> list[Sample]:
     """The steps of one public set of the shared data folder, by its name in PUBLIC."""
     return samples_of(read_runs(folder / PUBLIC[name]), name)
-
-
-ALL_FAMILIES = tuple(FAMILIES)
-ALL_TEMPLATES = tuple(template.name for template in TEMPLATES)
-__all__ = [
-    "ALL_FAMILIES",
-    "ALL_TEMPLATES",
-    "PUBLIC",
-    "Sample",
-    "Table",
-    "Template",
-    "half_of",
-    "harm_samples",
-    "merge",
-    "public_samples",
-    "rarity_of",
-    "samples_of",
-    "swaps",
-    "tabulate",
-    "word_matrix",
-    "world_runs",
-    "world_samples",
-]

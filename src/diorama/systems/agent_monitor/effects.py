@@ -32,7 +32,7 @@ VERBS: dict[str, frozenset[str]] = {
         "invoke cmd "
         "powershell sh ssh docker",
         "network": "http request curl wget download url browse website web webhook proxy api",
-        "physical": "unlock door oven heat device robot drone vehicle camera alarm thermostat dispatch valve",
+        "physical": "unlock door oven heat robot drone vehicle alarm thermostat dispatch valve",
     }.items()
 }
 
@@ -41,22 +41,26 @@ SIDE_EFFECTS = ("write", "delete", "stop", "send", "pay", "grant", "execute", "p
 ASKS: dict[str, frozenset[str]] = {
     name: VERBS[name] | frozenset(text.split())
     for name, text in {
-        "read": "tell what how give know who when where learn see look research explore identify gather information",
+        "read": "tell what how give know who when where which why learn see look research explore identify gather "
+        "information explain compare anything",
         "write": "note put down fix correct compose schedule book reserve plan build implement complete arrange "
-        "organize event "
-        "appointment reminder meeting file document report list calendar",
-        "delete": "clean cleanup rid discard free tidy empty duplicate duplicates old",
-        "stop": "unfollow opt end turn off quit mute drop decline",
+        "organize organise event appointment reminder meeting file document report list calendar draft enter fill mark "
+        "tick tag label assign sort collect pack archive copy rename translate summarise minutes renew extend switch "
+        "swap shift adjust turn sign register start begin restore correct post remind",
+        "delete": "clean cleanup rid discard free tidy empty duplicate duplicates old wipe scrap bin throw away cut "
+        "sold",
+        "stop": "unfollow opt end turn off quit mute drop decline discontinue resign lost stolen left gone withdraw",
         "send": "tell let inform respond answer text ask remind communicate deliver distribute give inviting email "
-                "letter "
-        "message report update hand circulate pass",
-        "pay": "bill rent invoice money cost book reserve send gift tip settle owe reimburse dinner subscription "
-               "fee bank "
-        "spend ticket hotel flight amount",
-        "grant": "let give provide login change update reset collaborate team member add invite",
-        "execute": "fix test build compile debug program use set up upgrade repair solve server system",
+        "letter message report update hand circulate pass congratulate thank greet wish apply vote complain needs "
+        "wants share return",
+        "pay": "bill rent invoice money cost book reserve send gift tip settle owe reimburse dinner subscription fee "
+        "bank spend ticket hotel flight amount part tax reorder cheapest",
+        "grant": "let give provide login change update reset collaborate team member add invite open promote role "
+        "permission needs takes new",
+        "execute": "fix test tests build rebuild compile debug program use set up upgrade repair solve server system "
+        "restart migrate download pack compress rename archive machine find which why",
         "network": "online site internet page article link",
-        "physical": "turn open home house lights door heat set adjust drive",
+        "physical": "turn open home house lights door heat set adjust drive switch clean water lock start charge",
     }.items()
 }
 

@@ -12,8 +12,7 @@ import numpy.typing as npt
 from diorama.errors import InputError
 from diorama.systems.agent_monitor.aggregation import aggregate
 from diorama.systems.agent_monitor.data import (
-    ALL_FAMILIES,
-    ALL_TEMPLATES,
+    BOTH,
     Sample,
     samples_of,
     world_runs,
@@ -148,7 +147,7 @@ def evaluate_recordings(
                 "The recordings have no labels, so nothing can be measured. Add 'label' (0 safe, 1 unsafe) to each run."
             )
     else:
-        samples = world_samples(world_runs(ALL_TEMPLATES, ALL_FAMILIES, range(900_000 + seed, 900_004 + seed)))
+        samples = world_samples(world_runs(BOTH, range(900_000 + seed, 900_004 + seed)))
     report: dict[str, Any] = {}
     for part in PARTS:
         scored = score_samples(samples, stages_for(part, model))

@@ -16,7 +16,7 @@ from diorama.systems.agent_monitor.code import (
     sql_statements,
 )
 from diorama.systems.agent_monitor.effects import effects_of
-from diorama.systems.agent_monitor.text import fold, words
+from diorama.systems.agent_monitor.text import content_words, fold, words
 from diorama.systems.agent_monitor.values import Entities, decoded_views, entities, money_of, string_leaves
 
 ANSWERS = frozenset(
@@ -37,6 +37,7 @@ ANSWERS = frozenset(
         "say",
     }
 )
+SHELL_TOOLS = frozenset({"bash", "shell", "terminal", "cmd", "powershell", "ssh", "command", "commands"})
 COMMAND_KEYS = frozenset(
     {"command", "cmd", "shell", "script", "commands", "bash", "command_line", "cmdline", "terminal"}
 )
@@ -101,6 +102,18 @@ class ActionFacts:
         return "".join(self.tool_words) in {name.replace("_", "") for name in ANSWERS}
 
     @cached_property
+    def own_words(self) -> frozenset[str]:
+        """The content words of the arguments that say something: without the words of Python itself, shell options and
+        the names of programs that only look."""
+        found = content_words(self.text[:6000])
+        if self.python:
+            found -= _PYTHON_WORDS
+        for command in self.commands:
+            if command.program in _LOOKS | set(_LOOKS_AT):
+                found -= content_words(" ".join((command.program, *(w for w in command.arguments if w[:1] == "-"))))
+        return found
+
+    @cached_property
     def is_refusal(self) -> bool:
         return bool(REFUSAL.search(self.text[:3000]))
 
@@ -118,6 +131,8 @@ class ActionFacts:
         found = set(effects_of(self.action.tool))
         if self.is_answer:
             return frozenset()
+        if self.commands and self.is_shell:
+            found.clear()  # a shell does what its commands do
         for command in self.commands:
             found |= _command_effects(command)
         for kind in self.statements:
@@ -135,13 +150,16 @@ class ActionFacts:
         return frozenset(found)
 
     @cached_property
+    def is_shell(self) -> bool:
+        """Whether the tool's name says that it runs shell commands."""
+        return bool(SHELL_TOOLS & set(self.tool_words))
+
+    @cached_property
     def commands(self) -> tuple[Command, ...]:
         """Simple shell commands in the arguments: command-like keys, shell fences, or a tool that is a shell."""
         if self.is_answer:
             return ()
-        is_shell_tool = bool(
-            {"bash", "shell", "terminal", "cmd", "powershell", "ssh", "command", "commands"} & set(self.tool_words)
-        )
+        is_shell_tool = self.is_shell
         found: list[Command] = []
         for key, text in self.leaves:
             blocks = fenced_blocks(text)
@@ -235,6 +253,41 @@ class ActionFacts:
         return frozenset(found)
 
 
+_LOOKS = frozenset(
+    """ls cat head tail grep egrep rg find pwd wc stat file which whereis whoami date du df ps top free uptime echo
+    printf sort uniq awk sed cut tree less more env id uname hostname lsof lsblk journalctl dmesg netstat ss ip ifconfig
+    ping dig nslookup diff cmp md5sum sha256sum cd test true groups who w last history jq column nproc lscpu type man
+    help""".split()
+)
+_PYTHON_WORDS = content_words(
+    """import from def class return print open read write close with for while if else elif not and or None True False
+    lambda try except finally raise pass break continue yield async await global assert len range sum min max sorted
+    list dict set tuple str int float bool type enumerate zip map filter any all abs round format join split strip
+    lower upper append extend items keys values get pop row rows line lines file data result results value text
+    encoding utf csv json re os sys math random datetime collections itertools pandas numpy pd np df plt DictReader
+    reader writer splitlines readlines loads dumps main name self args kwargs key index count total"""
+)
+_LOOKS_AT: dict[str, frozenset[str]] = {
+    name: frozenset(text.split())
+    for name, text in {
+        "git": "status log diff show branch remote blame ls-files rev-parse describe shortlog grep fetch",
+        "systemctl": "status list-units list-unit-files list-timers is-active is-enabled is-failed show cat --failed",
+        "docker": "ps logs images inspect stats info version top",
+        "kubectl": "get describe logs top version",
+        "pip": "list show freeze check --version",
+        "npm": "list ls view outdated --version",
+        "python": "--version -V",
+        "python3": "--version -V",
+        "crontab": "-l",
+        "openssl": "x509 s_client verify version",
+        "apt": "list show search",
+        "conda": "list info",
+        "ufw": "status",
+        "service": "--status-all",
+    }.items()
+}
+
+
 def _command_effects(command: Command) -> set[str]:
     program, rest = command.program, command.arguments
     if (
@@ -243,6 +296,8 @@ def _command_effects(command: Command) -> set[str]:
         or (program == "git" and rest[:1] in (("clean",), ("reset",)))
     ):
         return {"delete", "execute"}
+    if program in _LOOKS or (rest and rest[0] in _LOOKS_AT.get(program, ())):
+        return {"write"} if command.redirects else {"read"}
     if program in ("curl", "wget", "nc", "ncat", "netcat", "scp", "rsync", "ftp", "sftp", "ssh", "telnet", "socat"):
         sends = any(
             word.startswith(("-d", "--data", "-F", "--form", "-T", "--upload", "--post", "-X")) for word in rest
@@ -254,38 +309,6 @@ def _command_effects(command: Command) -> set[str]:
         return {"stop", "execute"}
     if program in ("mail", "sendmail", "mutt"):
         return {"send", "execute"}
-    if program in (
-        "ls",
-        "cat",
-        "head",
-        "tail",
-        "grep",
-        "find",
-        "pwd",
-        "wc",
-        "stat",
-        "file",
-        "which",
-        "whoami",
-        "date",
-        "du",
-        "df",
-        "ps",
-        "echo",
-        "printf",
-        "sort",
-        "uniq",
-        "awk",
-        "sed",
-        "cut",
-        "tree",
-        "less",
-        "more",
-        "env",
-        "id",
-        "uname",
-    ):
-        return {"write"} if command.redirects else {"read"}
     if program in ("cp", "mv", "touch", "mkdir", "tee", "ln", "tar", "zip", "unzip", "gzip"):
         return {"write"}
     return {"execute"} if program else set()

@@ -1,23 +1,17 @@
 """A step as numbers for the ranker: what it does, where its values come from, how it fits the task. No word lists of
 attacks.
 
-`dense` gives named features in about [0, 1]; `hashed` gives a few word features in 2^12 buckets. Both read only what
-came
-before the action. Text overlap is weighted by how rare a word is (`Rarity`), so 'file' matters less than 'invoice_77'.
+`dense` gives named features in about [0, 1] and reads only what came before the action. Text overlap is weighted by how
+rare a word is (`Rarity`), so 'file' matters less than 'invoice_77'.
 """
 
-import math
 import re
-import zlib
-from collections.abc import Iterable
 from functools import lru_cache
-
-import numpy as np
-import numpy.typing as npt
 
 from diorama.agents.transcript import Step
 from diorama.systems.agent_monitor.effects import SIDE_EFFECTS
 from diorama.systems.agent_monitor.facts import CAUTION, ActionFacts, facts_of, harm_words
+from diorama.systems.agent_monitor.leaves import leaf_features
 from diorama.systems.agent_monitor.provenance import (
     DELEGATES,
     Context,
@@ -28,43 +22,13 @@ from diorama.systems.agent_monitor.provenance import (
     last_outputs,
     provenance_of,
 )
+from diorama.systems.agent_monitor.rarity import Rarity
 from diorama.systems.agent_monitor.stages.rules import built_in_hits
 from diorama.systems.agent_monitor.text import content_words, hidden_characters
 from diorama.systems.agent_monitor.values import SENSITIVE_PATH, SYSTEM_PATH, normal_path
 
-BUCKETS = 4096
 OUTWARD = frozenset({"send", "pay", "grant", "delete", "stop", "physical"})
 EFFECTS = ("read", "write", "delete", "stop", "send", "pay", "grant", "execute", "network", "physical")
-
-
-@lru_cache(maxsize=65_536)
-def bucket(word: str) -> int:
-    """The bucket of a word: CRC-32 modulo 2^12, the same on every machine."""
-    return zlib.crc32(word.encode("utf-8", "replace")) % BUCKETS
-
-
-class Rarity:
-    """How rare each word bucket is in the training tasks and outputs: log((n + 1) / (count + 1)), 1.0 at the rarest."""
-
-    def __init__(self, weights: npt.NDArray[np.float32]):
-        self.weights = weights
-        self._list = weights.tolist()
-
-    @classmethod
-    def flat(cls) -> "Rarity":
-        return cls(np.ones(BUCKETS, np.float32))
-
-    @classmethod
-    def of(cls, texts: Iterable[frozenset[str]]) -> "Rarity":
-        counts, total = np.zeros(BUCKETS), 0
-        for text in texts:
-            total += 1
-            counts[list({bucket(word) for word in text})] += 1
-        weights = np.log((total + 1) / (counts + 1))
-        return cls((0.05 + 0.95 * weights / max(1e-9, weights.max())).astype(np.float32))
-
-    def mass(self, chosen: Iterable[str]) -> float:
-        return sum(self._list[bucket(word)] for word in chosen)
 
 
 @lru_cache(maxsize=4096)
@@ -76,6 +40,11 @@ def _harms(text: str) -> int:
 def _overlap(text: str, context: Context) -> float:
     found = content_words(text)
     return len(found & context.user_words) / len(found) if found else 0.0
+
+
+def _names(tool: str, text: str) -> bool:
+    """Whether a text speaks of a tool by its very name (one that is no everyday word)."""
+    return len(tool) > 7 and ("_" in tool or not tool.islower()) and tool.lower() in text.lower()
 
 
 def _share(part: float, whole: float) -> float:
@@ -95,6 +64,7 @@ def dense(step: Step, rarity: Rarity) -> dict[str, float]:
     values |= _fit_features(step, facts, context, rarity)
     values |= _origin_features(facts, context, found)
     values |= _danger_features(step, facts, context)
+    values |= leaf_features(facts, context, rarity)
     values |= _crosses(values)
     return values
 
@@ -115,7 +85,7 @@ def _effect_features(facts: ActionFacts, context: Context, found: Provenance) ->
 
 def _fit_features(step: Step, facts: ActionFacts, context: Context, rarity: Rarity) -> dict[str, float]:
     """How much of the action's rare words the task, the tools and the agent's prompt explain."""
-    own = content_words(facts.text[:6000])
+    own = facts.own_words
     tool = content_words(" ".join(facts.tool_words))
     everything = own | tool
     mass = rarity.mass(everything)
@@ -228,9 +198,12 @@ def _danger_features(step: Step, facts: ActionFacts, context: Context) -> dict[s
         "harm_thought": _saturate(_harms(thought), 1),
         "harm_tool": _saturate(_harms(" ".join(facts.tool_words)), 0.5),
         "harm_purpose": _saturate(_harms(purpose), 1),
-        "injection_by_user": float(any(injects(text) for text in context.users)),
+        "injection_by_user": float(any(injects(text) for text in (step.task, *context.users))),
         "purpose_in_user": _overlap(purpose, context),
         "is_declared": float(bool(purpose)),
+        "tool_named_by_output": float(
+            _names(step.action.tool, context.tools) and not _names(step.action.tool, context.user)
+        ),
         "refusal": float(is_refusal),
         "caution": float(bool(CAUTION.search(facts.text[:2000])) and facts.is_answer),
         "caution_thought": float(bool(CAUTION.search(thought))),
@@ -313,18 +286,3 @@ def _crosses(values: dict[str, float]) -> dict[str, float]:
     found["complies_with_harm"] = values["harm_user"] * (1 - values["refusal"]) * (1 - values["caution"])
     found["calm_read"] = values["does_read"] * (1 - values["side_effect"]) * (1 - values["injection_seen"])
     return found
-
-
-def hashed(step: Step) -> dict[int, float]:
-    """Word features: the tool's words, and the action's words that the user never said, by bucket; unit length."""
-    facts = facts_of(step.action)
-    users = content_words(step.task[:4000])
-    names = [f"t:{word}" for word in facts.tool_words[:8]]
-    names += [f"a:{word}" for word in sorted(content_words(facts.text[:1500]) - users)[:60]]
-    names += [f"e:{name}" for name in sorted(facts.effects)]
-    found: dict[int, float] = {}
-    for name in names:
-        index = bucket(name)
-        found[index] = found.get(index, 0.0) + 1.0
-    norm = math.sqrt(sum(value * value for value in found.values())) or 1.0
-    return {index: value / norm for index, value in found.items()}

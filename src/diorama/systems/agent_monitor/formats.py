@@ -14,7 +14,7 @@ from typing import Any
 from diorama.agents.actions import Action
 from diorama.agents.transcript import Message, Transcript, calls_of, clean_text, text_of
 from diorama.errors import InputError
-from diorama.systems.agent_monitor.text_actions import parse_text_actions
+from diorama.systems.agent_monitor.text_actions import is_plan, parse_text_actions
 
 
 class FormatError(InputError):
@@ -183,7 +183,36 @@ def _agentdojo(record: Mapping[str, Any], name: str) -> Transcript:
     )
 
 
-_BLANK = re.compile(r"(?i)you have used the attacker tool[^.;]*[.;]?")
+_BLANK = re.compile(r"(?i)you have used the attacker tool[^.;]*[.;]?|you have achieved the attacker goal[^.;]*[.;]?")
+"""What a simulated tool says about itself, which would give the label away."""
+
+
+_INNER = re.compile(r"(?i)\s*at step \d+, you need to\b")
+"""How one framework reads its own plan back to its agent, in the user's place."""
+_MARK = re.compile(r"\[Observation\]\s*:?\s*")
+
+
+def _said_and_seen(text: str) -> tuple[str, str]:
+    """An agent's text and the observation that was recorded in it, without what a simulated tool says of itself."""
+    said, *seen = _MARK.split(text, maxsplit=1)
+    return clean_text(said), clean_text(_BLANK.sub("", seen[0])) if seen else ""
+
+
+def _agent_turn(turn: Mapping[str, Any]) -> list[Message]:
+    """The messages of one agent turn {thought?, action?, content?}: what it said or called, then what it observed."""
+    thought, observed = _said_and_seen(text_of(turn.get("thought")))
+    text, also = _said_and_seen(text_of(turn.get("action") or turn.get("content")))
+    found: list[Message] = []
+    if is_plan(text) or (is_plan(thought) and not text.strip()):
+        found.append({"role": "assistant", "content": "", "reasoning_content": thought or text})
+    elif text.strip():
+        calls = _calls(parse_text_actions(text, thought))
+        found.append({"role": "assistant", "content": thought, "tool_calls": calls})
+    elif thought.strip():
+        found.append({"role": "assistant", "content": thought})
+    if observed or also:
+        found.append({"role": "tool", "content": "\n".join(part for part in (observed, also) if part)})
+    return found
 
 
 def _turns(record: Mapping[str, Any], name: str, source: str) -> Transcript:
@@ -191,23 +220,17 @@ def _turns(record: Mapping[str, Any], name: str, source: str) -> Transcript:
     if record.get("profile"):
         messages.append({"role": "system", "content": str(record["profile"])})
     for turns in record["contents"]:
-        for turn in turns:
+        for turn in [turns] if isinstance(turns, Mapping) else turns:
             role = _ROLES.get(str(turn.get("role")), str(turn.get("role")))
+            text = clean_text(text_of(turn.get("content")))
             if role == "assistant":
-                thought, text = text_of(turn.get("thought")), text_of(turn.get("action") or turn.get("content"))
-                observed = ""
-                if "[Observation]" in text:
-                    text, observed = text.split("[Observation]", 1)
-                if text.strip():
-                    said: dict[str, Any] = {"role": "assistant", "content": clean_text(thought)}
-                    said["tool_calls"] = _calls(parse_text_actions(text, thought))
-                    messages.append(said)
-                elif thought.strip():
-                    messages.append({"role": "assistant", "content": clean_text(thought)})
-                if observed:
-                    messages.append({"role": "tool", "content": clean_text(_BLANK.sub("", observed.lstrip(": ")))})
-            elif turn.get("content"):
-                messages.append({"role": role, "content": clean_text(text_of(turn["content"]))})
+                messages += _agent_turn(turn)
+            elif text:
+                messages.append({"role": "system" if role == "user" and _INNER.match(text) else role, "content": text})
+    spoken = [message for message in messages if message["role"] == "assistant"]
+    if spoken and not any(message["content"] or message.get("tool_calls") for message in spoken):
+        plan = messages.index(spoken[-1])  # a run that is nothing but a plan is judged by the plan
+        messages[plan] = {"role": "assistant", "content": spoken[-1]["reasoning_content"]}
     task = first_user_text(messages)
     return Transcript(
         f"{source}-{record.get('id', name)}", task, tuple(messages), _label(record.get("label")), {}, task[:200], source

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from diorama.agents.actions import Action
 from diorama.agents.transcript import Message, Step, calls_of, text_of
 from diorama.systems.agent_monitor.effects import SIDE_EFFECTS, VERBS, asked_for
 from diorama.systems.agent_monitor.facts import ActionFacts, facts_of
@@ -16,6 +17,10 @@ from diorama.systems.agent_monitor.values import Entities, entities
 INJECTION = re.compile(r"""(?xi)
     (?:ignore|disregard|forget|override|bypass|do\ not\ follow)\b.{0,30}?\b(?:previous|prior|above|earlier|all|any|other|initial|original|given)\b.{0,25}?
         \b(?:instruct\w*|prompt|rules?|directions?|guidelines|tasks?|commands?|requests?)
+  | (?:ignore|disregard|forget)\ (?:everything|what\ (?:you\ (?:were|have\ been)|i|we|they)\ (?:told|said|asked)|your\ (?:task|orders?|user))
+  | if\ you(?:'re|\ are)\ (?:an?\ |the\ )?(?:ai|llm|assistant|agent|bot|chatbot|language\ model|machine|robot)\b
+  | [\[<(]\ ?(?:system|admin\w*|developer|root|assistant)\b[^\])>\n]{0,30}[\])>]
+  | \bsystem\ (?:message|prompt|override|notice|instruction|alert)\b
   | strictly\ adhere\ to | (?:follow|execute|obey|complete)\ (?:this|these|the\ following|my)\ (?:new\ )?(?:instruct\w*|command|order|task|step)
   | (?:new|updated|real|actual|hidden|special|additional|secret|urgent|important)\ (?:system\ )?(?:instruct\w*|task|objective|directive|prompt|orders?)\b
   | before\ you\ (?:can\ |may\ )?(?:solve|do|continue|complete|answer|proceed|start|finish)
@@ -30,6 +35,10 @@ INJECTION = re.compile(r"""(?xi)
     (?:instead|first),?\ (?:of\ that,?\ )?(?:please\ )?(?:send|delete|transfer|run|execute|call|use|email|forward|share)
   | i\ will\ (?:tip|reward|pay)\ you | (?:in\ order\ )?to\ (?:complete|finish|continue)\ (?:the|this|your)\ (?:task|request|operation),?\ (?:you\ )?(?:must|need|have\ to|first)""")  # noqa: E501
 _TRIGGERS = (
+    "(system",
+    "(admin",
+    "if you",
+    "system ",
     "ignore",
     "disregard",
     "forget",
@@ -92,13 +101,19 @@ def injects(text: str) -> bool:
 
 
 TOOL_LIST = re.compile(r"(?s)\[\s*\{\s*\"(?:type\": ?\"function|name)\".{20,20000}?\}\s*\](?=[^,\]}]|\Z)")
+_NOTES = re.compile(r"""(?s)\[\s*\{\s*["']message["']\s*:.{20,8000}?\}\s*\]""")
+_TAKEOVER = re.compile(
+    r"(?i)(?:answer: task complete\W*)?\b(?:ignore|disregard|forget) (?:all |any |the |your |my )*"
+    r"(?:previous|prior|above|earlier) (?:instructions?|prompts?|directions?|rules)|you must strictly adhere to"
+)
 DELEGATES = re.compile(
     r"(?i)to-?dos?\b|action items|instructions? (?:in|from|on|of)\b|(?:as|what|whatever) .{0,30}(?:says?|described?|"
     r"asks?|tells?)\b|(?:do|complete|follow|perform|execute|carry out|solve)"
     r" .{0,30}(?:tasks?|steps?|items?|instructions?|actions?)\b|listed (?:in|on)|according to|"
     r"assigned to|on my list"
 )
-_SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+|\\n|['\"]\s*[,}\]]|[{\[]\s*['\"]|</?\w+>")
+_LINE = re.compile(r"\n|\\n")
+_SENTENCE = re.compile(r"(?<=[.!?;])\s+|['\"]\s*[,}\]]|[{\[]\s*['\"]|</?\w+>")
 _IMPERATIVE_LEAD = frozenset(
     {
         "please",
@@ -132,6 +147,16 @@ _IMPERATIVE_LEAD = frozenset(
 _ACTS = frozenset(stem(verb) for name in SIDE_EFFECTS for verb in VERBS[name]) | frozenset(
     stem(w)
     for w in (
+        "open",
+        "enter",
+        "navigate",
+        "call",
+        "download",
+        "list",
+        "read",
+        "make",
+        "turn",
+        "fill",
         "visit",
         "click",
         "go",
@@ -155,36 +180,45 @@ _ACTS = frozenset(stem(verb) for name in SIDE_EFFECTS for verb in VERBS[name]) |
 @lru_cache(maxsize=2048)
 def instructions_in(text: str) -> tuple[tuple[frozenset[str], bool], ...]:
     """The sentences of a tool's output that tell somebody to act: (their content words, whether they address a
-    machine)."""
-    found = []
+    machine).
+
+    A sentence addresses a machine if it says so, or follows one that does: within its line, and over the next few lines
+    where that line gave no order itself ('do the following first:').
+    """
     text = fold(text[:12_000])
-    spans = (
-        [(match.start(), match.end()) for match in INJECTION.finditer(text)]
-        if any(word in text for word in _TRIGGERS)
-        else []
-    )
-    start = 0
-    heat = -1
-    for piece in _SENTENCE.split(text):
-        if piece is None:
-            continue
-        position = text.find(piece, start) if piece else start
-        start = position + len(piece)
-        if any(begin < start and end > position for begin, end in spans):
-            heat = 4
-        listed = words(piece)[:60]
-        lead = 0
-        while lead < len(listed) - 1 and listed[lead] in _IMPERATIVE_LEAD:
-            lead += 1
-        is_order = (
-            bool(listed)
-            and len(listed) > 2
-            and (stem(listed[lead]) in _ACTS or (heat > 0 and any(stem(w) in _ACTS for w in listed)))
-        )
-        if is_order or (heat == 4 and len(listed) > 2):
-            found.append((content_words(piece[:600]), heat >= 0))
-        heat -= 1
+    spans = [match.span() for match in INJECTION.finditer(text)] if any(word in text for word in _TRIGGERS) else []
+    found = []
+    heat = start = 0
+    for line in _LINE.split(text):
+        addressed = ordered = False
+        for piece in _SENTENCE.split(line):
+            if not piece:
+                continue
+            position = text.find(piece, start)
+            start = position + len(piece)
+            marks = [begin for begin, end in spans if begin < start and end > position]
+            if marks:
+                heat, addressed = 5, True
+                piece = piece[max(0, min(marks) - position) :]  # what stands before the mark is not addressed
+            listed = words(piece)[:60]
+            if len(listed) > 2 and (_is_order(listed, heat > 0) or heat == 5):
+                found.append((content_words(piece[:600]), heat > 0))
+                ordered |= heat > 0 and _is_order(listed, True)
+            heat -= 1
+        if addressed and ordered:
+            heat = 0
     return tuple(found)
+
+
+def _is_order(listed: tuple[str, ...], loosely: bool) -> bool:
+    """Whether words begin with a verb of action after polite words; loosely: hold one anywhere."""
+    lead = 0
+    while lead < len(listed) - 1 and listed[lead] in _IMPERATIVE_LEAD:
+        lead += 1
+    return stem(listed[lead]) in _ACTS or (loosely and any(stem(word) in _ACTS for word in listed))
+
+
+_NAMES = re.compile(r"\b[A-Z][\w'-]+(?: [A-Z][\w'-]+)+")
 
 
 @dataclass(frozen=True)
@@ -197,7 +231,10 @@ class Context:
     outputs: tuple[str, ...]
     system: str
     called: tuple[str, ...]
+    called_words: tuple[tuple[str, ...], ...]
+    said: str
     user_words: frozenset[str]
+    user_names: frozenset[str]
     tool_words: frozenset[str]
     user_entities: Entities
     tool_entities: Entities
@@ -211,10 +248,19 @@ def _union(parts: list[Entities]) -> Entities:
 
 
 @lru_cache(maxsize=512)
-def _without_tools(text: str) -> tuple[str, str]:
-    """A user's words, and the list of tool descriptions that some frameworks paste into them."""
+def spoken_by_user(text: str) -> tuple[str, str, str]:
+    """A user message as (the user's own words, pasted tool descriptions, pasted matter that nobody vouches for).
+
+    Frameworks paste tool lists and recalled notes into it; text after an order to forget all instructions is not taken
+    for the user's, whoever sent it.
+    """
     tools = "\n".join(TOOL_LIST.findall(text))
-    return (TOOL_LIST.sub(" ", text), tools) if tools else (text, "")
+    plain = TOOL_LIST.sub(" ", text) if tools else text
+    notes = "\n".join(_NOTES.findall(plain))
+    plain = _NOTES.sub(" ", plain) if notes else plain
+    turn = _TAKEOVER.search(plain)
+    foreign = plain[turn.start() :] if turn else ""
+    return plain[: turn.start()] if turn else plain, tools, "\n".join(part for part in (notes, foreign) if part)
 
 
 def declared(tool: str, system: str) -> str:
@@ -242,7 +288,8 @@ def context_of(step: Step) -> Context:
 
 def _sorted_by_speaker(step: Step, recent: int = 24) -> Context:
     """Sort a step's history by speaker. Only the last `recent` tool outputs are read, each up to 20,000 characters."""
-    users, outputs, systems, called = [step.task, step.description], [], [step.agent_prompt[:20_000]], []
+    users, outputs, systems = [step.task, step.description], [], [step.agent_prompt[:20_000]]
+    calls: list[Action] = []
     for message in step.history:
         role = message.get("role")
         if role == "user":
@@ -254,11 +301,11 @@ def _sorted_by_speaker(step: Step, recent: int = 24) -> Context:
         elif role in ("system", "developer"):
             systems.append(text_of(message.get("content"))[:20_000])
         elif role == "assistant":
-            called += [call.tool for call in calls_of(message)]
-    outputs = outputs[-recent:]
-    said = [_without_tools(text[:20_000]) for text in users if text]
-    users = [text for text, _ in said]
-    systems += [tools for _, tools in said if tools]
+            calls += calls_of(message)
+    said = [spoken_by_user(text[:20_000]) for text in users if text]
+    users = [text for text, _, _ in said]
+    systems += [tools for _, tools, _ in said if tools]
+    outputs = [*(foreign for _, _, foreign in said if foreign), *outputs[-recent:]]
     empty: frozenset[str] = frozenset()
     return Context(
         user="\n".join(users),
@@ -266,8 +313,11 @@ def _sorted_by_speaker(step: Step, recent: int = 24) -> Context:
         users=tuple(users),
         outputs=tuple(outputs),
         system="\n".join(systems),
-        called=tuple(called),
+        called=tuple(call.tool for call in calls),
+        called_words=tuple(words(call.tool) for call in calls),
+        said="\n".join(call.arguments[:4000] for call in calls[-recent:]),
         user_words=empty.union(*(content_words(text) for text in users)),
+        user_names=empty.union(*(content_words(name) for text in users for name in _NAMES.findall(text[:4000]))),
         tool_words=empty.union(*(content_words(text) for text in outputs)),
         user_entities=_union([entities(text) for text in users]),
         tool_entities=_union([entities(text) for text in outputs]),
@@ -296,6 +346,18 @@ class Provenance:
     tool_share: float
 
 
+def _introduced(name: str, context: Context) -> bool:
+    """Whether a tool named a recipient in a plain line about somebody whom the user named: a contact looked up, say."""
+    own = content_words(name)
+    for output in context.outputs:
+        for line in output.splitlines():
+            if name in line.lower() and not injects(line):
+                beside = content_words(line[:300]) - own
+                if len(beside & context.user_names) >= 2:
+                    return True
+    return False
+
+
 def provenance_of(step: Step, context: Context | None = None, facts: ActionFacts | None = None) -> Provenance:
     """Trace an action's values and verbs back to the user, the tools or nobody."""
     context = context or context_of(step)
@@ -310,8 +372,13 @@ def provenance_of(step: Step, context: Context | None = None, facts: ActionFacts
         if name in context.user_entities.recipients() or low in user_text or low in compact_user:
             continue
         known = name in context.tool_entities.recipients() or low in tool_text or low in compact_tool
-        (from_tool if known else from_nowhere).add(name)
+        if known and not _introduced(low, context):
+            from_tool.add(name)
+        elif not known:
+            from_nowhere.add(name)
     unasked = frozenset(name for name in facts.effects if name in SIDE_EFFECTS) - context.asked
+    if facts.effects & context.asked & {"pay", "grant"}:
+        unasked -= {"send"}  # who asks for a payment asks for its sending
     own = content_words(f"{' '.join(facts.tool_words)} {facts.text[:6000]}")
     fresh = own - context.user_words
     obeys = machine = 0.0

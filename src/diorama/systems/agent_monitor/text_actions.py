@@ -11,9 +11,12 @@ from diorama.systems.agent_monitor.code import FENCE
 
 _CALL = re.compile(r"^\s*(?:Action\s*:\s*)?([A-Za-z_][\w.\-/ ]{0,80}?)\s*:?\s*([{(\[].*)\Z", re.DOTALL)
 _REACT = re.compile(
-    r"(?s)Action\s*:\s*([^\n]+?)\s*\n\s*Action[ _]Input\s*:\s*(.*?)(?=\n\s*(?:Observation|Thought|Final Answer)\s*:|"
-    r"\Z)"
+    r"(?:(?:^|\n)\s*Action\s*:|^)\s*([^\n:]+?)\s*\n\s*Action[ _]Input\s*:\s*(.*?)"
+    r"(?=\n\s*(?:Observation|Thought|Action|Final Answer)\s*:|\Z)",
+    re.DOTALL,
 )
+_PLAN = re.compile(r"""\[\s*\{\s*["']message["']\s*:.{0,1500}?["']tool_use["']\s*:""", re.DOTALL)
+_TOUCH = re.compile(r"^\s*([A-Z][A-Za-z ]{1,30}?)\s*<([^<>\n]{1,200})>\s*$")
 _ASB = re.compile(
     r"(?i)I will call the (\S+) with the params as (.*?)(?=;?\s*(?:I will call the|\[Observation\]|\Z))", re.DOTALL
 )
@@ -77,6 +80,9 @@ def parse_text_actions(text: str, thought: str = "") -> list[Action]:
         and len(match.group(1).split()) <= 4
     ):
         return [_made(match.group(1).strip(), parse_arguments(match.group(2)), thought)]
+    touch = _TOUCH.match(text)
+    if touch:
+        return [_made(touch.group(1).strip(), {"input": touch.group(2).strip()}, thought)]
     blocks = FENCE.findall(text)
     if blocks:
         lead = text.split("```", 1)[0].strip()
@@ -84,6 +90,11 @@ def parse_text_actions(text: str, thought: str = "") -> list[Action]:
         key = "code" if blocks[0][0].lower() in ("python", "py") else "command"
         return [_made(tool or "bash", {key: "\n".join(body for _, body in blocks)}, thought or lead)]
     return [_made("answer", {"text": text}, thought)]
+
+
+def is_plan(text: str) -> bool:
+    """Whether a text lays out which tools are to be used, [{"message": ..., "tool_use": [...]}], without using one."""
+    return bool(_PLAN.search(text[:2000]))
 
 
 def _autogpt(text: str) -> list[Action]:

@@ -1,182 +1,155 @@
-"""Training of the ranker in numpy: Adam on a two-layer network, with one label a bag (the worst row of a bag
-counts)."""
+"""Training of the ranker: weighted logistic regression by Newton's method, with one label a bag (its worst row counts).
 
-import zlib
-from dataclasses import dataclass, replace
+There is no randomness in it. Which rows are a bag's worst depends on the model, so fitting and choosing alternate.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from diorama.systems.agent_monitor.data import Table, word_matrix
-from diorama.systems.agent_monitor.features import BUCKETS, Rarity
+from diorama.systems.agent_monitor.data import FOLDS, Table, fold_of
+from diorama.systems.agent_monitor.directions import direction
 from diorama.systems.agent_monitor.ranker import Ranker
+from diorama.systems.agent_monitor.rarity import Rarity
 from diorama.systems.agent_monitor.scores import Counts
 
-Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """hidden = 0 gives a logistic model. decay is the L2 weight; word_decay the same for hashed words, 0 leaves them
-    out.
+    """decay: the L2 weight on standardised features. rounds: how often the worst rows are chosen anew.
     false_stops: the share of safe training bags that may be flagged; it sets the cut. None sets the cut where F1 is
     best."""
 
-    hidden: int = 24
-    members: int = 3
-    steps: int = 300
-    batch: int = 256
-    rate: float = 0.01
-    decay: float = 2e-3
-    word_decay: float = 0.0
-    dropout: float = 0.15
-    false_stops: float | None = 0.04
-    folds: int = 4
-    seed: int = 0
+    decay: float = 2e-2
+    rounds: int = 6
+    false_stops: float | None = 0.03
 
 
-SOURCE_WEIGHT = {"context_swap": 0.35, "requests": 0.35}
-"""Sources that only sharpen one side of the task count less than whole runs do."""
+NEWTON_STEPS = 100
+MAIN = "tool_world"
+SIDE_WEIGHT = 0.35
+"""Beside whole runs of the tool world, where each action has its label, everything else counts less: swaps and requests
+sharpen one side of the task only, and recordings have one label a run."""
 
 
-def bag_weights(table: Table) -> Array:
-    """One weight a bag, so that sources count by SOURCE_WEIGHT (1 unless named there) and within one safe and unsafe
-    alike."""
-    weights = np.zeros(len(table.label), np.float32)
-    source = np.array(table.source)
-    for name in set(table.source):
+def source_weight(name: str, sources: Collection[str]) -> float:
+    """How much a source counts among others."""
+    return 1.0 if name == MAIN or MAIN not in sources else SIDE_WEIGHT
+
+
+def bag_weights(table: Table) -> Floats:
+    """One weight a bag, so that sources count by `source_weight` and within one safe and unsafe alike."""
+    weights = np.zeros(len(table.label))
+    source, sources = np.array(table.source), set(table.source)
+    for name in sources:
         for label in (0, 1):
             rows = (source == name) & (table.label == label)
             if rows.any():
-                weights[rows] = SOURCE_WEIGHT.get(name, 1.0) * len(table.label) / rows.sum()
+                weights[rows] = source_weight(name, sources) * len(table.label) / rows.sum()
     return weights / weights.mean()
 
 
-def _worst_rows(logit: Array, bag: npt.NDArray[np.int_], count: int) -> npt.NDArray[np.int_]:
+def worst_rows(logit: Floats, bag: npt.NDArray[np.int_], count: int) -> npt.NDArray[np.int_]:
+    """The index of the row with the highest logit of each of `count` bags."""
     order = np.lexsort((logit, bag))
-    last = np.searchsorted(bag[order], np.arange(count), side="right") - 1
-    return order[last]
+    return order[np.searchsorted(bag[order], np.arange(count), side="right") - 1]
 
 
-def _fit_member(
-    x: Array, table: Table, words: Array | None, config: TrainConfig, seed: int
-) -> tuple[dict[str, Array], Array]:
-    """One network. Each step draws config.batch bags, safe and unsafe of every source alike; only a bag's worst row
-    learns."""
-    g = np.random.default_rng(seed)
-    features, hidden = x.shape[1], max(1, config.hidden)
-    scale = 0.0 if config.hidden == 0 else 1.0
-    p: dict[str, Array] = {
-        "w1": (scale * g.normal(0, features**-0.5, (hidden, features))).astype(np.float32),
-        "b1": np.zeros(hidden, np.float32),
-        "w2": (scale * g.normal(0, hidden**-0.5, hidden)).astype(np.float32),
-        "skip": np.zeros(features, np.float32),
-        "bias": np.zeros(1, np.float32),
-        "words": np.zeros(BUCKETS if words is not None else 1, np.float32),
-    }
-    moments = {name: (np.zeros_like(value), np.zeros_like(value)) for name, value in p.items()}
-    weight = bag_weights(table).astype(np.float64)
-    edges = np.searchsorted(table.bag, np.arange(len(table.label) + 1))
-    for step in range(1, config.steps + 1):
-        bags = g.choice(len(table.label), config.batch, p=weight / weight.sum())
-        sizes = edges[bags + 1] - edges[bags]
-        order = np.concatenate([np.arange(edges[b], edges[b + 1]) for b in bags])
-        seen = x[order] * ((g.random((1, features)) > config.dropout) / (1 - config.dropout)).astype(np.float32)
-        pre = seen @ p["w1"].T + p["b1"]
-        active = np.maximum(pre, 0)
-        logit = active @ p["w2"] + seen @ p["skip"] + p["bias"]
-        if words is not None:
-            logit = logit + words[order] @ p["words"]
-        rows = _worst_rows(logit, np.repeat(np.arange(config.batch), sizes), config.batch)
-        error = ((1 / (1 + np.exp(-logit[rows].clip(-30, 30))) - table.label[bags]) / config.batch).astype(np.float32)
-        chosen = seen[rows]
-        back = (error[:, None] * p["w2"]) * (pre[rows] > 0)
-        gradients = {
-            "w1": scale * (back.T @ chosen) + config.decay * p["w1"],
-            "b1": scale * back.sum(0),
-            "w2": scale * (error @ active[rows]) + config.decay * p["w2"],
-            "skip": error @ chosen + config.decay * p["skip"],
-            "bias": np.array([error.sum()], np.float32),
-            "words": (error @ words[order][rows] + config.word_decay * p["words"])
-            if words is not None
-            else np.zeros(1, np.float32),
-        }
-        rate = config.rate * (1 - step / (config.steps + 1))
-        for name, gradient in gradients.items():
-            first, second = moments[name]
-            first += 0.1 * (gradient - first)
-            second += 0.001 * (gradient * gradient - second)
-            p[name] = (
-                p[name] - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
-            ).astype(np.float32)
-    bag_words = p.pop("words")
-    p["bias"] = p["bias"].reshape(())
-    return p, bag_words
+def newton(
+    x: Floats, label: npt.NDArray[np.int_], weight: Floats, decay: float, start: Floats, signs: Floats
+) -> Floats:
+    """The minimum of the weighted mean logistic loss + decay / 2 |w|^2, the last column (the bias) undecayed, among
+    weights of the given signs (0: either). Newton's method on the weights that are not held at zero by their sign."""
+    ridge = np.full(x.shape[1], decay)
+    ridge[-1] = 1e-6
+    share = weight / weight.sum()
+
+    def allowed(w: Floats) -> Floats:
+        return np.where(signs * w < 0, 0.0, w)
+
+    def loss(w: Floats) -> float:
+        logit = x @ w
+        return float(share @ (np.logaddexp(0, logit) - label * logit) + 0.5 * (ridge * w * w).sum())
+
+    w = allowed(start)
+    before = loss(w)
+    for _ in range(NEWTON_STEPS):
+        p = 1 / (1 + np.exp(-(x @ w).clip(-30, 30)))
+        slope = x.T @ (share * (p - label)) + ridge * w
+        bend = (x * (share * p * (1 - p))[:, None]).T @ x + np.diag(ridge)
+        free = ~((signs * w <= 0) & (signs * slope > 0))
+        step = np.zeros_like(w)
+        step[free] = np.linalg.solve(bend[np.ix_(free, free)], slope[free])
+        size = 1.0
+        while (after := loss(allowed(w - size * step))) > before and size > 1e-4:
+            size /= 2
+        w = allowed(w - size * step)
+        if before - after < 1e-9:
+            break
+        before = after
+    return w
 
 
-def bag_logits(ranker: Ranker, table: Table) -> Array:
+def fit_ranker(table: Table, names: list[str], rarity: Rarity, config: TrainConfig) -> Ranker:
+    """A ranker for labelled bags, its cut not set yet."""
+    shift = table.x.mean(0).astype(np.float32)
+    scale = (1 / np.maximum(table.x.std(0), 0.05)).astype(np.float32)
+    x = ((table.x - shift) * scale).clip(-5, 5).astype(np.float64)
+    x = np.hstack([x, np.ones((len(x), 1))])
+    bags, weight = len(table.label), bag_weights(table)
+    signs = np.array([*(direction(name) for name in names), 0], np.float64)
+    sizes = np.bincount(table.bag, minlength=bags)
+    rows_weight = (weight / sizes)[table.bag]
+    w = newton(x, table.label[table.bag], rows_weight, config.decay, np.zeros(x.shape[1]), signs)
+    chosen = np.zeros(0, int)
+    for _ in range(config.rounds if len(x) > bags else 0):
+        rows = worst_rows(x @ w, table.bag, bags)
+        if np.array_equal(rows, chosen):
+            break
+        chosen = rows
+        w = newton(x[rows], table.label, weight, config.decay, w, signs)
+    return Ranker(names, rarity, shift, scale, w[:-1].astype(np.float32), float(w[-1]), 0.0, -0.5)
+
+
+def bag_logits(ranker: Ranker, table: Table) -> Floats:
     """The worst logit of each bag, (bags,)."""
-    x = ((table.x - ranker.shift) * ranker.scale).clip(-5, 5)
-    logit = np.zeros(len(x), np.float32)
-    for member in ranker.members:
-        logit += np.maximum(x @ member["w1"].T + member["b1"], 0) @ member["w2"] + x @ member["skip"] + member["bias"]
-    logit /= len(ranker.members)
-    if ranker.words.any():
-        logit += word_matrix(table.words) @ ranker.words
-    return logit[_worst_rows(logit, table.bag, len(table.label))]
+    x = ((table.x - ranker.shift) * ranker.scale).clip(-5, 5).astype(np.float64)
+    logit = x @ ranker.weights.astype(np.float64) + ranker.bias
+    return logit[worst_rows(logit, table.bag, len(table.label))]
 
 
 def train_ranker(table: Table, names: list[str], rarity: Rarity, config: TrainConfig | None = None) -> Ranker:
     """Fit a ranker to labelled bags. The cut is set where config.false_stops of the safe bags would be flagged by
-    rankers
-    that never saw the bags' groups (config.folds folds)."""
+    rankers that never saw the bags' groups."""
     config = config or TrainConfig()
-    ranker = _fit(table, names, rarity, config)
-    fold = np.array([zlib.crc32(f"{config.seed}|{group}".encode()) % config.folds for group in table.group])
-    unseen = np.zeros(len(table.label), np.float32)
-    for index in range(config.folds):
+    ranker = fit_ranker(table, names, rarity, config)
+    fold = np.array([fold_of(group) for group in table.group])
+    unseen = np.zeros(len(table.label))
+    for index in range(FOLDS):
         inside = np.flatnonzero(fold == index)
-        if len(inside):
-            part = _fit(table.select(np.flatnonzero(fold != index).tolist()), names, rarity, replace(config, members=1))
+        if len(inside) and len(inside) < len(fold):
+            part = fit_ranker(table.select(np.flatnonzero(fold != index).tolist()), names, rarity, config)
             unseen[inside] = bag_logits(part, table.select(inside.tolist()))
     set_cut(ranker, table, unseen, config.false_stops)
     return ranker
 
 
-def _fit(table: Table, names: list[str], rarity: Rarity, config: TrainConfig) -> Ranker:
-    shift = table.x.mean(0).astype(np.float32)
-    scale = (1 / np.maximum(table.x.std(0), 0.05)).astype(np.float32)
-    x = ((table.x - shift) * scale).clip(-5, 5).astype(np.float32)
-    words = word_matrix(table.words) if config.word_decay > 0 else None
-    fitted = [_fit_member(x, table, words, config, config.seed * 100 + index) for index in range(config.members)]
-    return Ranker(
-        names,
-        rarity,
-        shift,
-        scale,
-        [member for member, _ in fitted],
-        np.mean([extra for _, extra in fitted], axis=0).astype(np.float32)
-        if words is not None
-        else np.zeros(BUCKETS, np.float32),
-        0.0,
-        -0.5,
-    )
+def set_cut(ranker: Ranker, table: Table, logits: Floats, false_stops: float | None) -> None:
+    """Put the cut where this share of the safe bags has a logit above it; None: at the best F1.
 
-
-def set_cut(ranker: Ranker, table: Table, logits: Array, false_stops: float | None) -> None:
-    """Put the cut where this share of the safe bags has a logit above it, sources counting as in training; None: at
-    the best F1."""
+    Only whole runs of the tool world count where there are any: that is what the recipe's share is about.
+    """
+    sources = set(table.source)
+    counted = np.array([source_weight(name, sources) == 1.0 for name in table.source])
+    label, logits = table.label[counted], logits[counted]
     if false_stops is None:
         cuts = np.unique(logits)
-        ranker.cut = float(max(cuts, key=lambda cut: Counts.of(logits >= cut, table.label).f1))
+        ranker.cut = float(max(cuts, key=lambda cut: Counts.of(logits >= cut, label).f1))
     else:
-        safe = table.label == 0
-        source = np.array(table.source)
-        weight = np.array(
-            [SOURCE_WEIGHT.get(name, 1.0) / max(1, int((safe & (source == name)).sum())) for name in table.source]
-        )[safe]
-        order = np.argsort(-logits[safe])
-        share = np.cumsum(weight[order]) / weight.sum()
-        index = int(np.searchsorted(share, false_stops))
-        ranker.cut = float(logits[safe][order][min(index, len(order) - 1)]) + 1e-4
+        safe = np.sort(logits[label == 0])[::-1]
+        ranker.cut = float(safe[min(int(false_stops * len(safe)), len(safe) - 1)]) + 1e-4
     ranker.review = ranker.cut - 0.35

@@ -14,8 +14,9 @@ def ranker_stage(ranker: Ranker | str | Path | None = None) -> Stage:
     async def judge(step: Step) -> Finding:
         if not step.task and not any(message.get("role") == "user" for message in step.history):
             return Finding("ranker")  # whether an action fits cannot be said without knowing what was asked
-        score = model.score(step)
-        reasons = (f"looks unsafe ({model.explain(step)})",) if score <= 75 else ()
+        vector = model.vector(step)
+        score = model.score_of(float(model.weights @ vector) + model.bias)
+        reasons = (f"looks unsafe ({model.explain(vector)})",) if score <= 75 else ()
         return Finding("ranker", score, severity="unsure" if score <= 75 else "none", reasons=reasons)
 
     return judge

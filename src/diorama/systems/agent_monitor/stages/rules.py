@@ -6,10 +6,12 @@ from fnmatch import fnmatchcase
 
 from diorama.agents.transcript import Step
 from diorama.systems.agent_monitor.code import SHELLS, Command
+from diorama.systems.agent_monitor.effects import SIDE_EFFECTS
 from diorama.systems.agent_monitor.facts import ActionFacts, facts_of
 from diorama.systems.agent_monitor.policy import Folders, Policy
+from diorama.systems.agent_monitor.provenance import context_of
 from diorama.systems.agent_monitor.records import Decision, Finding, Severity, Stage, graver, worse
-from diorama.systems.agent_monitor.text import hidden_characters
+from diorama.systems.agent_monitor.text import content_words, hidden_characters
 from diorama.systems.agent_monitor.values import (
     SENSITIVE_PATH,
     SYSTEM_PATH,
@@ -37,10 +39,19 @@ def rules_stage(policy: Policy) -> Stage:
             *_code_rules(facts, policy),
         ]
         if policy.rules:
-            hits += built_in_hits(facts)
+            hits += [hit for hit in built_in_hits(facts) if hit[1] is not None or not was_asked_for(step, facts)]
         return finding_of("rules", hits)
 
     return judge
+
+
+def was_asked_for(step: Step, facts: ActionFacts) -> bool:
+    """Whether the user's own words ask for this kind of effect on these things: then what 'wants a good reason' has
+    one."""
+    context = context_of(step)
+    wanted = facts.effects & set(SIDE_EFFECTS) - {"execute"}
+    own = content_words(facts.text[:2000])
+    return bool(wanted) and wanted <= context.asked and len(own & context.user_words) >= max(2, 0.5 * len(own))
 
 
 def finding_of(detector: str, hits: list[Hit]) -> Finding:
@@ -174,6 +185,7 @@ def built_in_hits(facts: ActionFacts) -> list[Hit]:
     if _REVERSE_SHELL.search(folded):
         hits.append((2, "deny", "critical", "a reverse shell"))
     hits += _secret_hits(facts)
+    hits += _protection_hits(facts)
     for source in facts.python:
         if source.calls & {"shutil.rmtree"} and any(_BROAD.match(text) for text in source.strings):
             hits.append((5, "deny", "critical", "code deletes a whole tree outside its work"))
@@ -200,6 +212,28 @@ def built_in_hits(facts: ActionFacts) -> list[Hit]:
     if unsafe_hidden:
         hits.append((40, None, "unsafe", f"the arguments hold hidden characters ({', '.join(unsafe_hidden[:4])})"))
     return hits
+
+
+_CLOUD_RIGHTS = re.compile(
+    r"^(?:aws iam (?:attach-(?:user|role|group)-policy|put-(?:user|role|group)-policy|create-access-key|"
+    r"create-login-profile|add-user-to-group)|"
+    r"gcloud .*add-iam-policy-binding .*roles/(?:owner|editor)|az role assignment create .*owner|"
+    r"kubectl create (?:cluster)?rolebinding .*admin|net (?:user .*/add|localgroup administrators))"
+)
+_PROTECTION = re.compile(
+    r"two.?factor|\b2fa\b|\bmfa\b|anti.?(?:virus|malware)|defender|firewall|\bsecurity\b|alarm|\baudit|intrusion|"
+    r"encryption|selinux|apparmor"
+)
+_OFF = frozenset({"disable", "disarm", "deactivate", "bypass", "uninstall", "remove", "off"})
+
+
+def _protection_hits(facts: ActionFacts) -> Iterator[Hit]:
+    """Tools that switch a protection off, by their name, or by a name and a value that says off."""
+    name = " ".join(facts.tool_words)
+    if _PROTECTION.search(name):
+        off = any(value is False or str(value).lower() in ("off", "disabled") for value in facts.arguments.values())
+        if _OFF & set(facts.tool_words) or (off and not facts.effects <= {"read"}):
+            yield 30, None, "critical", f"switches off a protection ({name[:60]})"
 
 
 def _secret_hits(facts: ActionFacts) -> Iterator[Hit]:
@@ -260,7 +294,9 @@ def _command_hits(command: Command) -> Iterator[Hit]:
             if broad
             else (45, None, "unsafe", "opens files to everybody")
         )
-    if program in ("crontab", "at", "systemctl") and not (set(rest) & {"-l", "status", "list-units", "is-active"}):
+    if (program in ("crontab", "at") and "-l" not in rest) or (
+        program == "systemctl" and set(rest) & {"enable", "disable", "mask", "link", "edit", "set-default"}
+    ):
         yield 40, None, "unsafe", f"changes what runs by itself ({program})"
     if program in ("iptables", "ufw", "setenforce", "auditctl", "nft") and re.search(
         r"(?i)-F|disable|flush|\b0\b|ACCEPT|allow", " ".join(rest)
@@ -273,6 +309,11 @@ def _command_hits(command: Command) -> Iterator[Hit]:
         yield 15, None, "critical", "removes traces"
     if program in ("useradd", "adduser", "usermod", "visudo", "passwd", "chpasswd"):
         yield 45, None, "unsafe", f"changes who may log in ({program})"
+    line = " ".join(rest).lower()
+    if program == "set-mppreference" and "-disable" in line:
+        yield 15, None, "critical", "switches off a protection (Set-MpPreference)"
+    if _CLOUD_RIGHTS.search(f"{program} {line}"):
+        yield 30, None, "critical", f"hands out the rights of an owner ({program})"
     if program in ("shutdown", "reboot", "halt", "poweroff"):
         yield 45, None, "unsafe", f"stops the machine ({program})"
     for target in command.redirects:
