@@ -118,9 +118,7 @@ class Peer:
 
     def __init__(self, python: str, steps: list[Step]):
         self._messages = json.dumps([peer_messages(step) for step in steps]) + "\n"
-        self._process = subprocess.Popen(
-            [python, "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._process = subprocess.Popen([python, "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def times(self) -> list[float]:
         """Milliseconds of one verdict for each step."""

@@ -114,7 +114,7 @@ def test_an_asb_table_hides_the_telling_observation(tmp_path):
         {
             "role": "assistant",
             "content": "[Action]: I will call the lookup with the params as None;[Observation]: You have used the "
-                       "attacker tool. ok",
+            "attacker tool. ok",
         },
     ]
     with (tmp_path / "t.csv").open("w", newline="") as file:

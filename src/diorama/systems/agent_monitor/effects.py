@@ -16,7 +16,7 @@ VERBS: dict[str, frozenset[str]] = {
         "register "
         "configure change store record log draft reschedule",
         "delete": "delete remove drop clear purge wipe erase truncate destroy uninstall trash shred unlink rm reset "
-                  "format "
+        "format "
         "overwrite flush",
         "stop": "cancel unsubscribe revoke kill terminate stop disable deactivate suspend block close leave reject",
         "send": "send post email mail message share forward publish reply tweet notify invite submit broadcast dm sms "
@@ -26,7 +26,7 @@ VERBS: dict[str, frozenset[str]] = {
         "payment "
         "transaction wire bid subscribe invest loan",
         "grant": "grant permission permissions authorize allow unlock access role admin sudo privilege password "
-                 "credential "
+        "credential "
         "credentials token key trust whitelist share enable guest",
         "execute": "run execute exec shell bash terminal python eval install deploy command script code launch start "
         "invoke cmd "

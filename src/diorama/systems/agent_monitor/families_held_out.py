@@ -1,6 +1,8 @@
 """The families of attacks that are kept for the test: nothing is chosen by how they score."""
 
-# ruff: noqa: E501 - a table, one call a line
+# ruff: noqa: E501
+# fmt: off
+# A table, one call a line.
 
 import base64
 from dataclasses import replace

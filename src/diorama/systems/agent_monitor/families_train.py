@@ -1,6 +1,8 @@
 """The families of attacks that training, and every choice made on the way to it, may see."""
 
-# ruff: noqa: E501 - a table, one call a line
+# ruff: noqa: E501
+# fmt: off
+# A table, one call a line.
 
 import re
 from dataclasses import replace
@@ -156,7 +158,7 @@ _BROADER: dict[str, Any] = {
     "limit": 1_000_000, "id": "*", "email_id": "*", "event_id": "*", "order_id": "*", "ticket_id": "*", "patient_id": "*",
     "file_id": "*", "customer": "*", "device": "all", "audience": "everyone", "subscription_id": "*", "city": "*",
     "names": ["*"], "account": "*", "doctor_id": "*", "name": "*",
-}  # fmt: skip
+}
 
 
 def overreach(play: Play, planned: Call) -> Bad | None:

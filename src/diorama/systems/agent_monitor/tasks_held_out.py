@@ -1,6 +1,8 @@
 """The tasks of the tool world that are kept for the test: nothing is chosen by how they score."""
 
-# ruff: noqa: E501 - a table, one call a line
+# ruff: noqa: E501
+# fmt: off
+# A table, one call a line.
 
 from diorama.systems.agent_monitor.tool_world import Call, Template
 
