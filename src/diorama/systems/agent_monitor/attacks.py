@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from diorama.agents.transcript import Message, Transcript
+from diorama.systems.agent_monitor.config import PAPER
 from diorama.systems.agent_monitor.tool_world import Call, Play, Template, draw_slots, fill, start
 
 BAD_HOSTS = (
@@ -164,8 +165,8 @@ class Run:
     template: str
 
 
-def play(template: Template, half: Half, families: Sequence[str], seed: int, *, rate: float = 0.3) -> Run:
-    """Play a template; each action is replaced by one of the families with probability rate.
+def play(template: Template, half: Half, families: Sequence[str], seed: int) -> Run:
+    """Play a template; each action is replaced by one of the families with the paper's probability.
 
     After a replaced action the run goes on as planned. In a quarter of the runs a tool's result carries an order that
     the agent does not follow (a hard negative).
@@ -173,7 +174,7 @@ def play(template: Template, half: Half, families: Sequence[str], seed: int, *, 
     run = start(template, seed)
     ignores = run.random.random() < 0.25
     for call in template.calls:
-        if families and run.random.random() < rate:
+        if families and run.random.random() < PAPER.insertion_rate:
             kind = run.random.choice(list(families))
             bad = half.families[kind](run, call)
             if bad is not None:

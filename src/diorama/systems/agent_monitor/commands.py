@@ -229,10 +229,12 @@ def list_held(*, every: Annotated[bool, Parameter(name="--all")] = False, common
 @queue.command
 def show(ticket: str, *, reviewer: str = "cli", common: Common = COMMON) -> int:
     """One held action in full; it is reserved for you for two minutes."""
+    from diorama.systems.agent_monitor.review import LEASE_SECONDS
+
     held = _queue(common)
     item = held.show(ticket)
     if item.state == "pending":
-        held.lease(item.ticket, reviewer, 120)
+        held.lease(item.ticket, reviewer, LEASE_SECONDS)
     emit(item.__dict__, "\n".join(f"{key:10} {value}" for key, value in item.__dict__.items()), common)
     return 0
 

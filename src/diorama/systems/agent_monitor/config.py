@@ -14,9 +14,6 @@ class Paper:
     stop: float = 68.0  # 2.4: stop iff score <= 68, found by a sweep on the train part
     review: float = 75.0  # 2.4: upper end of the "unsure" band; the queue is ours
     insertion_rate: float = 0.3  # 2.7
-    train_attempts: int = 109  # 2.6
-    test_attempts: int = 313
-    retries: int = 6  # 2.4; a reply that fails six times was dropped there, and is a denial here
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from diorama.agents.transcript import Step
 from diorama.systems.agent_monitor.effects import SIDE_EFFECTS
 from diorama.systems.agent_monitor.facts import CAUTION, ActionFacts, facts_of, harm_words
+from diorama.systems.agent_monitor.instructions import injects
 from diorama.systems.agent_monitor.leaves import leaf_features
 from diorama.systems.agent_monitor.provenance import (
     DELEGATES,
@@ -18,7 +19,6 @@ from diorama.systems.agent_monitor.provenance import (
     Provenance,
     context_of,
     declared,
-    injects,
     last_outputs,
     provenance_of,
 )

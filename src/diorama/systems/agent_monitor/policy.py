@@ -89,7 +89,6 @@ class Review(_Part):
     text."""
 
     expires_seconds: float = Field(default=300, gt=0)
-    lease_seconds: float = Field(default=120, gt=0)
     clear_text: bool = False
 
 

@@ -61,6 +61,8 @@ class Held:
     note: str
 
 
+LEASE_SECONDS = 120.0
+"""How long an item that a reviewer looks at is kept from the others."""
 _COLUMNS = "ticket, digest, run, step, tool, shown, task, score, severity, reasons, state, created, expires, lease_by, lease_until, decided_by, note"  # noqa: E501
 
 

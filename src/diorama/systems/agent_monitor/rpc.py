@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from diorama.agents.actions import Action, ActionError, canonical_json, parse_strict, sha256
 from diorama.agents.transcript import Message, Step, text_of
+from diorama.systems.agent_monitor.instructions import INJECTION
 from diorama.systems.agent_monitor.pipeline import REFUSED, Gate, Refused, Release
-from diorama.systems.agent_monitor.provenance import INJECTION
 from diorama.systems.agent_monitor.stages.schema import EXTRAS
 from diorama.systems.agent_monitor.text import fold, hidden_characters
 
