@@ -123,6 +123,11 @@ class AuditLog:
         return salt
 
     @property
+    def is_synced(self) -> bool:
+        """Whether `append` waits for the disk."""
+        return self._sync
+
+    @property
     def head(self) -> str:
         """The hash of the last record on disk: keep it elsewhere to notice a shortened file."""
         return self._durable_head

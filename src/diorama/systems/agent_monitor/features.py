@@ -58,7 +58,7 @@ def _saturate(count: float, half: float) -> float:
 def dense(step: Step, rarity: Rarity) -> dict[str, float]:
     """Named features of a step, each about 0 to 1."""
     facts, context = facts_of(step.action), context_of(step)
-    found = provenance_of(step, context, facts)
+    found = provenance_of(step)
     values: dict[str, float] = {}
     values |= _effect_features(facts, context, found)
     values |= _fit_features(step, facts, context, rarity)
@@ -123,7 +123,7 @@ def _fit_features(step: Step, facts: ActionFacts, context: Context, rarity: Rari
 
 
 def _origin_features(facts: ActionFacts, context: Context, found: Provenance) -> dict[str, float]:
-    named, user, tools = facts.entities, context.user_entities, context.tool_entities
+    named, user, tools = facts.entities, context.user_named, context.tools_named
     paths = {normal_path(path) for path in facts.all_paths}
     user_low, tool_low = context.user.lower(), context.tools.lower() + context.system.lower()
     unknown_paths = [

@@ -1,7 +1,9 @@
 """Orders inside texts: which sentences tell somebody to act, and which of them address a machine."""
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 
 from diorama.systems.agent_monitor.effects import SIDE_EFFECTS, VERBS
 from diorama.systems.agent_monitor.text import content_words, fold, stem, words
@@ -27,18 +29,66 @@ INJECTION = re.compile(r"""(?xi)
     (?:instead|first),?\ (?:of\ that,?\ )?(?:please\ )?(?:send|delete|transfer|run|execute|call|use|email|forward|share)
   | i\ will\ (?:tip|reward|pay)\ you | (?:in\ order\ )?to\ (?:complete|finish|continue)\ (?:the|this|your)\ (?:task|request|operation),?\ (?:you\ )?(?:must|need|have\ to|first)""")  # noqa: E501
 _TRIGGERS = (
-    "(system|(admin|if you|system |ignore|disregard|forget|override|bypass|do not|don't|strictly|follow|"
-    "execute|obey|complete|new |updated|real |actual|hidden|special|additional|secret|urgent|important|"
-    "before you|attention|notice|critical|<|[|##|note|message|instruct|memo|hint|assistant|agent|llm|chatbot|"
-    "language model|gpt|claude| ai|ai |without|instead|first|reward|tip you|pay you|to finish|to continue"
-).split("|")
+    *(
+        f"{mark}{space}{who}"
+        for mark in "[<("
+        for space in ("", " ")
+        for who in ("system", "admin", "developer", "root")
+    ),
+    *(f"{verb} {what}" for verb in ("follow", "execute", "obey", "complete") for what in ("th", "my")),
+    *(f"{what} {to}" for what in ("note", "message", "memo", "hint") for to in ("to", "for")),
+    *(
+        "if you|system |ignore|disregard|forget|override|bypass|do not|don't|strictly|new |updated|real |actual|hidden|"
+        "special|additional|secret|urgent|important|before you|attention|notice|critical|<information|</|< |inst]|##|"
+        "<inst|<user|<|im_|instruct|assistant|agent|llm|chatbot|language model|gpt|claude| ai |ai,|ai:|ai/|without|"
+        "instead|first|reward|tip you|pay you|to complete|to finish|to continue"
+    ).split("|"),
+)
+_REACH = 200
+"""No match of INJECTION begins or ends further from its trigger word."""
+
+
+def _marks(low: str) -> Iterator[tuple[int, int]]:
+    """Where folded text addresses a machine. Only what lies near a trigger word is searched, so that length costs
+    little and padding hides nothing."""
+    near = sorted(match.start() for word in _TRIGGERS for match in re.finditer(re.escape(word), low))
+    end = 0
+    for begin, last in _runs(near):
+        start = max(end, begin - _REACH)
+        for match in INJECTION.finditer(low, start, last + _REACH):
+            yield match.span()
+            end = match.end()
+
+
+def _runs(positions: list[int]) -> Iterator[tuple[int, int]]:
+    """Positions no further apart than the reach, as (first, last)."""
+    first = last = -1
+    for position in positions:
+        if first < 0:
+            first = position
+        elif position - last > 2 * _REACH:
+            yield first, last
+            first = position
+        last = position
+    if first >= 0:
+        yield first, last
 
 
 @lru_cache(maxsize=4096)
 def injects(text: str) -> bool:
-    """Whether a text tries to give orders to a language model (a cheap test for its trigger words goes first)."""
-    low = fold(text[:12_000])
-    return any(word in low for word in _TRIGGERS) and bool(INJECTION.search(low))
+    """Whether a text tries to give orders to a language model."""
+    return next(_marks(fold(text)), None) is not None
+
+
+@lru_cache(maxsize=512)
+def in_view(text: str) -> str:
+    """A tool's output as far as it is read: all of it up to 20,000 characters, else its beginning, its end, and up to
+    ten places between them that address a machine."""
+    if len(text) <= 20_000:
+        return text
+    middle = text[10_000:-10_000]
+    pieces = (middle[start : start + 2_200] for start in range(0, len(middle), 2_000))
+    return "\n".join((text[:10_000], *islice(filter(injects, pieces), 10), text[-10_000:]))
 
 
 _LINE = re.compile(r"\n|\\n")
@@ -66,8 +116,8 @@ def instructions_in(text: str) -> tuple[tuple[frozenset[str], bool], ...]:
     A sentence addresses a machine if it says so, or follows one that does: within its line, and over the next few lines
     where that line gave no order itself ('do the following first:').
     """
-    text = fold(text[:12_000])
-    spans = [match.span() for match in INJECTION.finditer(text)] if any(word in text for word in _TRIGGERS) else []
+    text = fold(text)
+    spans = list(_marks(text))
     found = []
     heat = start = 0
     for line in _LINE.split(text):

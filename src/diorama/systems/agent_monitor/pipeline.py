@@ -7,9 +7,10 @@ import asyncio
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from diorama.agents.actions import Action
 from diorama.agents.transcript import Step
@@ -224,20 +225,22 @@ class Gate:
 
     async def _write(self, step: Step, verdict: Verdict) -> None:
         shown = self.log.redact(step.action.arguments[:4000]).encode("utf-8", "replace").decode()
-        record = {
+        entry = {
             "kind": "verdict",
             "run": step.run,
             "step": step.number,
             "tool": step.action.tool.encode("utf-8", "replace").decode(),
             "arguments": shown,
-            "verdict": {
-                **verdict.as_dict(),
-                "reasons": list(verdict.reasons),
-                "errors": list(verdict.errors),
-                "detectors": dict(verdict.detectors),
-            },
+            "verdict": verdict.as_dict(),
         }
-        await asyncio.to_thread(self.log.append, record)
+        await self.record(entry)
+
+    async def record(self, entry: Mapping[str, Any]) -> None:
+        """Append to the log: in a thread where it waits for the disk, at once where handing over would cost more."""
+        if self.log.is_synced:
+            await asyncio.to_thread(self.log.append, entry)
+        else:
+            self.log.append(entry)
 
     async def _ask_person(self, step: Step, verdict: Verdict, state: RunState) -> Release:
         refused = Release(step, replace(verdict, decision="deny"), False)
@@ -268,9 +271,8 @@ class Gate:
                 self.queue.cancel(await placing)
             raise
         except ReviewError as error:
-            await asyncio.to_thread(
-                self.log.append,
-                {"kind": "review", "run": step.run, "step": step.number, "state": "not queued", "why": str(error)},
+            await self.record(
+                {"kind": "review", "run": step.run, "step": step.number, "state": "not queued", "why": str(error)}
             )
             return refused
         outcome = "expired"
@@ -295,8 +297,7 @@ class Gate:
             raise
         if not approved:
             self.queue.cancel(ticket)
-        await asyncio.to_thread(
-            self.log.append,
+        await self.record(
             {
                 "kind": "review",
                 "run": step.run,
@@ -304,7 +305,7 @@ class Gate:
                 "ticket": ticket,
                 "action": verdict.action,
                 "state": "approved" if approved else outcome,
-            },
+            }
         )
         if not approved:
             return replace(refused, ticket=ticket, verdict=self._count_denial(state, refused.verdict))
@@ -315,8 +316,7 @@ class Gate:
     async def outcome(self, step: Step, *, is_error: bool, size: int) -> None:
         """Record what came of a released action. A log that fails here makes the next `submit` deny."""
         try:
-            await asyncio.to_thread(
-                self.log.append,
+            await self.record(
                 {
                     "kind": "outcome",
                     "run": step.run,
@@ -324,7 +324,7 @@ class Gate:
                     "action": _digest(step.action),
                     "is_error": is_error,
                     "bytes": size,
-                },
+                }
             )
         except AuditError as error:
             _log.error("the outcome of step %d was not logged: %s", step.number, error)

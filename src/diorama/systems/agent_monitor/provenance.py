@@ -4,16 +4,18 @@ An agent that acts on what a tool returned, rather than on what it was asked, is
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
+from typing import TypeVar
 
 from diorama.agents.actions import Action
 from diorama.agents.transcript import Message, Step, calls_of, text_of
 from diorama.systems.agent_monitor.effects import SIDE_EFFECTS, asked_for
-from diorama.systems.agent_monitor.facts import ActionFacts, facts_of
-from diorama.systems.agent_monitor.instructions import injects, instructions_in
+from diorama.systems.agent_monitor.facts import facts_of
+from diorama.systems.agent_monitor.instructions import in_view, injects, instructions_in
 from diorama.systems.agent_monitor.text import content_words, words
-from diorama.systems.agent_monitor.values import Entities, entities
+from diorama.systems.agent_monitor.values import Names, names_in
 
 TOOL_LIST = re.compile(r"(?s)\[\s*\{\s*\"(?:type\": ?\"function|name)\".{20,20000}?\}\s*\](?=[^,\]}]|\Z)")
 _NOTES = re.compile(r"""(?s)\[\s*\{\s*["']message["']\s*:.{20,8000}?\}\s*\]""")
@@ -27,12 +29,13 @@ DELEGATES = re.compile(
     r" .{0,30}(?:tasks?|steps?|items?|instructions?|actions?)\b|listed (?:in|on)|according to|"
     r"assigned to|on my list"
 )
+RECENT = 24
 _NAMES = re.compile(r"\b[A-Z][\w'-]+(?: [A-Z][\w'-]+)+")
 
 
 @dataclass(frozen=True)
 class Context:
-    """What came before an action, by who said it. Texts are joined; entities are those of the joined texts."""
+    """What came before an action, by who said it. Texts are joined; names are those of all of them."""
 
     user: str
     tools: str
@@ -45,15 +48,14 @@ class Context:
     user_words: frozenset[str]
     user_names: frozenset[str]
     tool_words: frozenset[str]
-    user_entities: Entities
-    tool_entities: Entities
+    user_named: Names
+    tools_named: Names
     asked: frozenset[str]
 
 
-def _union(parts: list[Entities]) -> Entities:
-    names = ("urls", "hosts", "emails", "accounts", "paths", "secrets", "ids")
-    merged = {name: frozenset().union(*(getattr(part, name) for part in parts)) for name in names}
-    return Entities(**merged, money=tuple(value for part in parts for value in part.money))
+def _union(parts: list[Names]) -> Names:
+    fields = ("urls", "hosts", "emails", "accounts")
+    return Names(*(frozenset().union(*(getattr(part, name) for part in parts)) for name in fields))
 
 
 @lru_cache(maxsize=512)
@@ -81,22 +83,27 @@ def declared(tool: str, system: str) -> str:
     return match.group(1) if match else ""
 
 
-_latest: tuple[Step, "Context"] | None = None
+T = TypeVar("T")
 
 
-def context_of(step: Step) -> Context:
-    """A step's history sorted by speaker; kept for the step asked about last, since several stages ask in turn."""
-    global _latest
-    known = _latest
-    if known is not None and known[0] is step:
+def _kept(compute: Callable[[Step], T]) -> Callable[[Step], T]:
+    """The function with its answer kept for the step asked about last, since several stages ask in turn."""
+    latest: tuple[Step, T] | None = None
+
+    @wraps(compute)
+    def ask(step: Step) -> T:
+        nonlocal latest
+        known = latest
+        if known is None or known[0] is not step:
+            known = latest = (step, compute(step))
         return known[1]
-    found = _sorted_by_speaker(step)
-    _latest = (step, found)
-    return found
+
+    return ask
 
 
-def _sorted_by_speaker(step: Step, recent: int = 24) -> Context:
-    """Sort a step's history by speaker. Only the last `recent` tool outputs are read, each up to 20,000 characters."""
+@_kept
+def context_of(step: Step) -> Context:
+    """A step's history sorted by speaker. Only the last RECENT tool outputs are read."""
     users, outputs, systems = [step.task, step.description], [], [step.agent_prompt[:20_000]]
     calls: list[Action] = []
     for message in step.history:
@@ -106,7 +113,7 @@ def _sorted_by_speaker(step: Step, recent: int = 24) -> Context:
             if text != step.task:
                 users.append(text)
         elif role in ("tool", "function", "environment"):
-            outputs.append(text_of(message.get("content"))[:20_000])
+            outputs.append(in_view(text_of(message.get("content"))))
         elif role in ("system", "developer"):
             systems.append(text_of(message.get("content"))[:20_000])
         elif role == "assistant":
@@ -114,7 +121,7 @@ def _sorted_by_speaker(step: Step, recent: int = 24) -> Context:
     said = [spoken_by_user(text[:20_000]) for text in users if text]
     users = [text for text, _, _ in said]
     systems += [tools for _, tools, _ in said if tools]
-    outputs = [*(foreign for _, _, foreign in said if foreign), *outputs[-recent:]]
+    outputs = [*(foreign for _, _, foreign in said if foreign), *outputs[-RECENT:]]
     empty: frozenset[str] = frozenset()
     return Context(
         user="\n".join(users),
@@ -124,12 +131,12 @@ def _sorted_by_speaker(step: Step, recent: int = 24) -> Context:
         system="\n".join(systems),
         called=tuple(call.tool for call in calls),
         called_words=tuple(words(call.tool) for call in calls),
-        said="\n".join(call.arguments[:4000] for call in calls[-recent:]),
+        said="\n".join(call.arguments[:4000] for call in calls[-RECENT:]),
         user_words=empty.union(*(content_words(text) for text in users)),
         user_names=empty.union(*(content_words(name) for text in users for name in _NAMES.findall(text[:4000]))),
         tool_words=empty.union(*(content_words(text) for text in outputs)),
-        user_entities=_union([entities(text) for text in users]),
-        tool_entities=_union([entities(text) for text in outputs]),
+        user_named=_union([names_in(text) for text in users]),
+        tools_named=_union([names_in(text) for text in outputs]),
         asked=empty.union(*(asked_for(text) for text in users)),
     )
 
@@ -167,10 +174,10 @@ def _introduced(name: str, context: Context) -> bool:
     return False
 
 
-def provenance_of(step: Step, context: Context | None = None, facts: ActionFacts | None = None) -> Provenance:
+@_kept
+def provenance_of(step: Step) -> Provenance:
     """Trace an action's values and verbs back to the user, the tools or nobody."""
-    context = context or context_of(step)
-    facts = facts or facts_of(step.action)
+    context, facts = context_of(step), facts_of(step.action)
     named = facts.entities.recipients()
     user_text, tool_text = context.user.lower(), context.tools.lower()
     compact_user, compact_tool = user_text.replace(" ", ""), tool_text.replace(" ", "")
@@ -178,9 +185,9 @@ def provenance_of(step: Step, context: Context | None = None, facts: ActionFacts
     from_nowhere: set[str] = set()
     for name in named:
         low = name.lower()
-        if name in context.user_entities.recipients() or low in user_text or low in compact_user:
+        if name in context.user_named.recipients() or low in user_text or low in compact_user:
             continue
-        known = name in context.tool_entities.recipients() or low in tool_text or low in compact_tool
+        known = name in context.tools_named.recipients() or low in tool_text or low in compact_tool
         if known and not _introduced(low, context):
             from_tool.add(name)
         elif not known:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from diorama.agents.transcript import Step
@@ -67,7 +67,13 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as JSON values, with both the score and the risk."""
-        return {**asdict(self), "risk": round(self.risk, 6)}
+        return {
+            **{name: getattr(self, name) for name in self.__dataclass_fields__},
+            "reasons": list(self.reasons),
+            "errors": list(self.errors),
+            "detectors": dict(self.detectors),
+            "risk": round(self.risk, 6),
+        }
 
 
 def worse(one: Decision, other: Decision) -> Decision:

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from diorama.agents.actions import Action, ActionError, canonical_json, parse_strict, sha256
 from diorama.agents.transcript import Message, Step, text_of
-from diorama.systems.agent_monitor.instructions import INJECTION
+from diorama.systems.agent_monitor.instructions import in_view, injects
 from diorama.systems.agent_monitor.pipeline import REFUSED, Gate, Refused, Release
 from diorama.systems.agent_monitor.stages.schema import EXTRAS
-from diorama.systems.agent_monitor.text import fold, hidden_characters
+from diorama.systems.agent_monitor.text import hidden_characters
 
 Refusal = Literal["result", "error"]
 HISTORY = 200
@@ -160,7 +160,7 @@ class RpcGuard:
         step = self._open.pop(key, None)
         if step is not None:
             text = text_of(result.get("content")) if isinstance(result, dict) else json.dumps(message.get("error"))
-            self.history.append({"role": "tool", "tool_call_id": key, "content": text[:50_000]})
+            self.history.append({"role": "tool", "tool_call_id": key, "content": in_view(text)})
             await self.gate.outcome(
                 step, is_error=not isinstance(result, dict) or bool(result.get("isError")), size=len(raw)
             )
@@ -177,14 +177,14 @@ class RpcGuard:
             body = json.dumps(tool, ensure_ascii=False)
             digest = sha256(canonical_json(tool))
             changed = self._tools.setdefault(name, digest) != digest
-            if changed or hidden_characters(body) or INJECTION.search(fold(body)):
+            if changed or hidden_characters(body) or injects(body):
                 dropped.append(name)
             else:
                 kept.append(tool)
         if not dropped:
             return raw
         self._poisoned |= set(dropped)
-        await asyncio.to_thread(self.gate.log.append, {"kind": "poisoned tools", "run": self.run, "tools": dropped})
+        await self.gate.record({"kind": "poisoned tools", "run": self.run, "tools": dropped})
         return json.dumps({**message, "result": {**result, "tools": kept}}, ensure_ascii=False).encode()
 
 

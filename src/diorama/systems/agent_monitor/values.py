@@ -25,9 +25,6 @@ CARD = re.compile(r"\b(?:\d[ -]?){13,19}\b")
 IP = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b")
 LONG_ID = re.compile(r"\b(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9_-]{6,40}\b")
 PHONE = re.compile(r"(?<!\w)\+?\d[\d ()-]{7,16}\d(?!\w)")
-MONEY = re.compile(
-    r"(?i)(?:[$€£¥]|usd|eur|gbp)\s?(\d[\d,]*(?:\.\d+)?)|(\d[\d,]*(?:\.\d+)?)\s?(?:dollars?|euros?|usd|eur|gbp|btc|eth)"
-)
 MONEY_KEYS = frozenset(
     {"amount", "price", "total", "sum", "payment", "value", "budget", "bid", "donation", "quantity_usd"}
 )
@@ -187,52 +184,57 @@ def is_inside(path: str, folder: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Entities:
-    """The things a text names. paths are as written; hosts are normalised; money is in whatever currency was
-    written."""
+class Names:
+    """The places and people a text names, to which things could be sent. Hosts are normalised."""
 
     urls: frozenset[str] = frozenset()
     hosts: frozenset[str] = frozenset()
     emails: frozenset[str] = frozenset()
     accounts: frozenset[str] = frozenset()
-    paths: frozenset[str] = frozenset()
-    secrets: frozenset[str] = frozenset()
-    ids: frozenset[str] = frozenset()
-    money: tuple[float, ...] = ()
 
     def recipients(self) -> frozenset[str]:
-        """Where things could be sent: hosts, mail addresses and accounts."""
+        """Hosts, mail addresses and accounts."""
         return self.hosts | self.emails | self.accounts
 
 
+@dataclass(frozen=True)
+class Entities(Names):
+    """All the things a text names. paths are as written."""
+
+    paths: frozenset[str] = frozenset()
+    secrets: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
+
+
 @lru_cache(maxsize=4096)
-def entities(text: str) -> Entities:
-    """Find the entities of a text of any length up to 50,000 characters (more is cut at the end)."""
+def names_in(text: str) -> Names:
+    """The places and people that a text of up to 50,000 characters names (more is cut at the end)."""
     text = text[:50_000]
     urls = frozenset(match.rstrip(".,;:!?") for match in URL.findall(text)) if ":/" in text else frozenset()
     emails = frozenset(match.lower().rstrip(".") for match in EMAIL.findall(text)) if "@" in text else frozenset()
-    bare = frozenset(BARE_HOST.findall(EMAIL.sub(" ", text))) if "." in text else frozenset()
-    hosts = frozenset(host for name in urls | bare if (host := host_of(name)))
+    hosts = frozenset(host for name in urls | _bare_hosts(text) if (host := host_of(name)))
     accounts = frozenset(re.sub(r"[ -]", "", match) for match in IBAN.findall(text) + CARD.findall(text))
     accounts |= frozenset(
         re.sub(r"[^\d+]", "", match) for match in PHONE.findall(text) if len(re.sub(r"\D", "", match)) >= 9
     )
-    paths = (
-        frozenset(m.strip() for m in PATH.findall(URL.sub(" ", text)))
-        if ("/" in text or "." in text or "\\" in text)
-        else frozenset()
-    )
-    money = []
-    for before, after in MONEY.findall(text):
-        try:
-            money.append(float((before or after).replace(",", "")))
-        except ValueError:
-            continue
+    return Names(urls, hosts | frozenset(IP.findall(text)), emails, accounts)
+
+
+def _bare_hosts(text: str) -> frozenset[str]:
+    return frozenset(BARE_HOST.findall(EMAIL.sub(" ", text) if "@" in text else text)) if "." in text else frozenset()
+
+
+@lru_cache(maxsize=4096)
+def entities(text: str) -> Entities:
+    """Everything that a text of up to 50,000 characters names (more is cut at the end)."""
+    text = text[:50_000]
+    names = names_in(text)
+    paths: frozenset[str] = frozenset()
+    if "/" in text or "." in text or "\\" in text:
+        paths = frozenset(match.strip() for match in PATH.findall(URL.sub(" ", text))) - _bare_hosts(text)
     secrets = frozenset(match.group()[:200] for match in SECRET.finditer(text))
     ids = frozenset(LONG_ID.findall(text)) if any(char.isdigit() for char in text) else frozenset()
-    return Entities(
-        urls, hosts | frozenset(IP.findall(text)), emails, accounts, paths - bare, secrets, ids, tuple(money)
-    )
+    return Entities(names.urls, names.hosts, names.emails, names.accounts, paths, secrets, ids)
 
 
 def money_of(arguments: dict[str, Any]) -> float:

@@ -24,7 +24,7 @@ def provenance_stage(policy: Policy) -> Stage:
         facts = facts_of(step.action)
         if facts.is_answer or facts.problem:
             return Finding("provenance")
-        found = provenance_of(step, facts=facts)
+        found = provenance_of(step)
         hits: list[Hit] = []
         knows_task = bool(step.task) or any(message.get("role") == "user" for message in step.history)
         outward = bool(facts.effects & OUTWARD) and knows_task
