@@ -39,8 +39,6 @@ ORIGIN = {
     "asb_clean": "asb",
 }
 """Sets of one origin never test what another of them trained: ASSEBench holds runs of ASB and AgentHarm."""
-FALSE_STOPS = 0.05
-"""The share of safe runs of other requests that may be stopped, where a set of recordings alone sets the cut."""
 WORDS = 2048
 
 
@@ -100,7 +98,7 @@ def random_halves(samples: Sequence[Sample], recipe: Recipe) -> Scored:
     bags = {sample.bag for sample in samples}
     inside = {bag for bag in bags if fold_of(bag) < FOLDS // 2}
     loose = [replace(sample, group=sample.bag) for sample in samples]
-    ranker = fit([sample for sample in loose if sample.bag in inside], recipe, false_stops=FALSE_STOPS)
+    ranker = fit([sample for sample in loose if sample.bag in inside], recipe, for_f1=True)
     return score_samples([sample for sample in samples if sample.bag not in inside], stages_for("ranker", ranker))
 
 
@@ -141,7 +139,7 @@ def public_arms(
 def _crossed(
     source: str, target: str, sets: Mapping[str, Sequence[Sample]], recipe: Recipe, repeats: int
 ) -> tuple[list[Arm], Check]:
-    ranker = fit(sets[source], recipe, false_stops=FALSE_STOPS)
+    ranker = fit(sets[source], recipe, for_f1=True)
     crossed = score_samples(sets[target], stages_for("ranker", ranker))
     counted = word_counts(sets[source], sets[target])
     arms = [

@@ -29,11 +29,11 @@ def world_training(half: Half, recipe: Recipe, families: Sequence[str] | None = 
     return [*played, *moved, *harm_samples(range(recipe.harm_runs))]
 
 
-def fit(samples: Sequence[Sample], recipe: Recipe, *, false_stops: float | None = None) -> Ranker:
-    """A ranker for some samples; false_stops stands in for the recipe's share of safe bags that may be flagged."""
+def fit(samples: Sequence[Sample], recipe: Recipe, *, for_f1: bool = False) -> Ranker:
+    """A ranker for some samples; its cut lets the recipe's share of safe bags be flagged, or is where F1 is best."""
     rarity = rarity_of(samples)
     table, names = tabulate(samples, rarity)
-    cut = recipe.false_stops if false_stops is None else false_stops
+    cut = None if for_f1 else recipe.false_stops
     return train_ranker(table, names, rarity, TrainConfig(decay=recipe.decay, false_stops=cut))
 
 

@@ -13,6 +13,7 @@ from diorama.systems.agent_monitor.data import FOLDS, Table, fold_of
 from diorama.systems.agent_monitor.directions import direction
 from diorama.systems.agent_monitor.ranker import Ranker
 from diorama.systems.agent_monitor.rarity import Rarity
+from diorama.systems.agent_monitor.scores import Counts
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,11 +21,12 @@ Floats = npt.NDArray[np.float64]
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """decay: the L2 weight on standardised features. rounds: how often the worst rows are chosen anew.
-    false_stops: the share of safe bags of unseen groups that may be flagged; it sets the cut."""
+    false_stops: the share of safe bags of unseen groups that may be flagged; it sets the cut. None sets the cut where F1
+    on unseen groups is best."""
 
     decay: float = 2e-2
     rounds: int = 6
-    false_stops: float = 0.02
+    false_stops: float | None = 0.02
 
 
 NEWTON_STEPS = 100
@@ -136,14 +138,17 @@ def train_ranker(table: Table, names: list[str], rarity: Rarity, config: TrainCo
     return ranker
 
 
-def set_cut(ranker: Ranker, table: Table, logits: Floats, false_stops: float) -> None:
-    """Put the cut where this share of the safe bags has a logit above it.
+def set_cut(ranker: Ranker, table: Table, logits: Floats, false_stops: float | None) -> None:
+    """Put the cut where this share of the safe bags has a logit above it; None: where F1 is best.
 
     Only whole runs of the tool world count where there are any: that is what the recipe's share is about.
     """
     sources = set(table.source)
     counted = np.array([source_weight(name, sources) == 1.0 for name in table.source])
     label, logits = table.label[counted], logits[counted]
-    safe = np.sort(logits[label == 0])[::-1]
-    ranker.cut = float(safe[min(int(false_stops * len(safe)), len(safe) - 1)]) + 1e-4
+    if false_stops is None:
+        ranker.cut = float(max(np.unique(logits), key=lambda cut: Counts.of(logits >= cut, label).f1))
+    else:
+        safe = np.sort(logits[label == 0])[::-1]
+        ranker.cut = float(safe[min(int(false_stops * len(safe)), len(safe) - 1)]) + 1e-4
     ranker.review = ranker.cut - 0.35
