@@ -148,7 +148,9 @@ async def _post(app, path: str, content: bytes) -> bytes:
     import httpx2
 
     async with app.router.lifespan_context(app):
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1", verify=False
+        ) as client:
             reply = await client.post(path, content=content, headers={"content-type": "application/json"})
             return reply.content
 
