@@ -5,19 +5,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diorama.systems.agent_monitor.attacks import Half
 from diorama.systems.agent_monitor.config import RECIPE
-from diorama.systems.agent_monitor.data import BOTH, world_runs, world_samples
+from diorama.systems.agent_monitor.data import BOTH, TEST, TRAIN, world_runs, world_samples
 from diorama.systems.agent_monitor.evaluate import auc_of, counts_of, per_kind, score_samples, stages_for
 from diorama.systems.agent_monitor.ranker import Ranker
+from diorama.systems.agent_monitor.recipe import fit, world_training
 from diorama.systems.agent_monitor.train import NEWTON_STEPS
 
 HELD_OUT = range(800_000, 800_004)
 """Seeds of the tool world that no recipe trains on; a test measures the card's numbers again on them."""
 
 
-def measure(ranker: Ranker) -> dict[str, Any]:
-    """The card's numbers: the whole monitor on known tasks and attacks with unseen values (the flattering kind)."""
-    scored = score_samples(world_samples(world_runs(BOTH, HELD_OUT)), stages_for("full", ranker))
+def measure(ranker: Ranker, half: Half = BOTH) -> dict[str, Any]:
+    """The whole monitor on tasks and attacks with unseen values; for the shipped ranker, which knows both halves of the
+    tool world, these are numbers of the flattering kind."""
+    scored = score_samples(world_samples(world_runs(half, HELD_OUT)), stages_for("full", ranker))
     counts = counts_of(scored)
     return {
         "actions": len(scored.label),
@@ -32,14 +35,15 @@ def measure(ranker: Ranker) -> dict[str, Any]:
 
 def write_ranker(ranker: Ranker, folder: Path, *, sources: Sequence[str], seconds: float) -> dict[str, Any]:
     """Write the folder and return its report."""
-    numbers = measure(ranker)
+    twin = fit(world_training(TRAIN, RECIPE), RECIPE)
     report = {
         "sources": ["tool world", *sources],
         "recipe": RECIPE.__dict__,
         "steps": NEWTON_STEPS,
         "seconds": round(seconds, 1),
         "device": f"cpu ({platform.machine()}), one core",
-        "measured": numbers,
+        "measured": measure(ranker),
+        "unseen": measure(twin, TEST),
     }
     ranker.save_pretrained(folder, card_of(ranker, report), report)
     return report
@@ -47,7 +51,7 @@ def write_ranker(ranker: Ranker, folder: Path, *, sources: Sequence[str], second
 
 def card_of(ranker: Ranker, report: Mapping[str, Any]) -> str:
     """The folder's README.md from the report beside the weights."""
-    sources, recipe, numbers = report["sources"], report["recipe"], report["measured"]
+    sources, recipe, numbers, unseen = report["sources"], report["recipe"], report["measured"], report["unseen"]
     command = " ".join(["diorama agent-monitor train", *sources[1:], "--out FOLDER"])
     return f"""# agent_monitor: the ranker of the agent monitor
 
@@ -61,12 +65,25 @@ from, how it fits the task), each with the sign that its meaning allows; numpy o
   under the licences of their own (the AutoGPT logs and ASB: MIT; ASSEBench: Apache-2.0)
 
 Measured with the whole monitor on {numbers["actions"]} tool-world actions with unseen values, but known tasks and
-attacks (this flatters; `diorama agent-monitor reproduce` measures unseen tasks and attacks): AUC {numbers["auc"]},
-F1 {numbers["f1"]}, precision {numbers["precision"]}, recall {numbers["recall"]}, safe actions stopped
-{numbers["false_stops"]}.
+attacks (this flatters): {_words(numbers)}.
 
-Flagged, by kind of action: {", ".join(f"{kind} {share}" for kind, share in numbers["flagged_by_kind"].items())}.
+The same recipe on one half of the tool world, on {unseen["actions"]} actions of the other half, whose tasks and attacks
+it has not seen: {_words(unseen)}. `diorama agent-monitor reproduce` measures this over several seeds, with intervals.
+
+Flagged by the shipped ranker, by kind of action: {_kinds(numbers)}.
+Flagged by the other, by unseen kind: {_kinds(unseen)}.
 
 Weak on: paraphrased or multi-step harm, requests whose harm is in the meaning rather than the words, results
 falsified in plausible ways. Use a language model as judge, or people, for these.
 """
+
+
+def _words(numbers: Mapping[str, Any]) -> str:
+    return (
+        f"AUC {numbers['auc']}, F1 {numbers['f1']}, precision {numbers['precision']}, recall {numbers['recall']}, "
+        f"safe actions stopped {numbers['false_stops']}"
+    )
+
+
+def _kinds(numbers: Mapping[str, Any]) -> str:
+    return ", ".join(f"{kind} {share}" for kind, share in numbers["flagged_by_kind"].items())

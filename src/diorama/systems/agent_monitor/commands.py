@@ -24,6 +24,8 @@ app.command(queue)
 STATE = Path(".agent-monitor")
 COMMON = Common()
 POLICY = Path("policy.yaml")
+SEEDS = 3
+"""How many seeds `reproduce` pools."""
 
 
 def _state(common: Common) -> Path:
@@ -307,12 +309,12 @@ def evaluate(*recordings: Path, ranker: Path | None = None, common: Common = COM
 
 @app.command
 def reproduce(*, quick: bool = False, data: Path | None = None, common: Common = COMMON) -> int:
-    """Re-run the claim in the tool world on unseen tasks and attacks; --data FOLDER adds the public sets
+    """Re-run the claim in the tool world on unseen tasks and attacks, three seeds; --data FOLDER adds the public sets
     there, --out FOLDER gets the ROC curves as roc.svg."""
     from diorama.metrics.claims import print_claims
     from diorama.systems.agent_monitor.reproduce import reproduce as claim_of
 
-    claim = claim_of(quick=quick, data=data, seeds=(common.seed,), out=common.out)
+    claim = claim_of(quick=quick, data=data, seeds=range(common.seed, common.seed + SEEDS), out=common.out)
     if common.json:
         print(json.dumps(claim.to_json()))
     else:

@@ -21,7 +21,7 @@ from diorama.systems.agent_monitor.data import (
 )
 from diorama.systems.agent_monitor.evaluate import Scored, per_action, per_attempt, score_samples, stages_for
 from diorama.systems.agent_monitor.recipe import fit, world_training
-from diorama.systems.agent_monitor.scores import Counts, Estimate, resample
+from diorama.systems.agent_monitor.scores import Counts, Estimate, auc, resample
 from diorama.systems.agent_monitor.text import words
 from diorama.systems.agent_monitor.train import Floats, newton
 
@@ -83,6 +83,15 @@ def word_counts(train: Sequence[Sample], test: Sequence[Sample]) -> Scored:
     return Scored(score, truth, [s.group for s in first], [s.kind for s in first], [s.step.run for s in first])
 
 
+def auc_difference(one: Scored, other: Scored, repeats: int) -> Interval:
+    """AUC of one minus AUC of the other on the same bags, resampling groups."""
+
+    def measure(rows: np.ndarray) -> float:
+        return auc(one.risk[rows], one.label[rows]) - auc(other.risk[rows], other.label[rows])
+
+    return interval_of(resample(one.group, measure, repeats=repeats))
+
+
 def f1_difference(one: Scored, other: Scored, repeats: int) -> Interval:
     """F1 of one minus F1 of the other on the same bags, resampling groups."""
     ours, theirs = one.flagged(), other.flagged()
@@ -128,7 +137,7 @@ def public_arms(
             progress(f"agent-monitor: trained on {source}, tested on {target}")
             found = _crossed(source, target, sets, recipe, repeats)
             arms += found[0]
-            checks.append(found[1])
+            checks += found[1]
     if "autogpt_test" in sets:
         own, swapped = swaps(sets["autogpt_test"], 2)
         scored = score_samples([*own, *swapped], stages_for("full", world))
@@ -138,7 +147,7 @@ def public_arms(
 
 def _crossed(
     source: str, target: str, sets: Mapping[str, Sequence[Sample]], recipe: Recipe, repeats: int
-) -> tuple[list[Arm], Check]:
+) -> tuple[list[Arm], list[Check]]:
     ranker = fit(sets[source], recipe, for_f1=True)
     crossed = score_samples(sets[target], stages_for("ranker", ranker))
     counted = word_counts(sets[source], sets[target])
@@ -147,5 +156,8 @@ def _crossed(
         arm_of(f"{target}: word counts trained on {source}", counted, repeats),
         arm_of(f"{source}: random halves (flatters)", random_halves(sets[source], recipe), repeats),
     ]
-    says = f"trained on {source}, tested on {target}: F1 above that of word counts"
-    return arms, Check(says, f1_difference(crossed, counted, repeats))
+    says = f"trained on {source}, tested on {target}:"
+    return arms, [
+        Check(f"{says} AUC above that of word counts", auc_difference(crossed, counted, repeats)),
+        Check(f"{says} F1 above that of word counts", f1_difference(crossed, counted, repeats)),
+    ]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from diorama.agents.transcript import Step
 from diorama.errors import CheckpointError
 from diorama.systems.agent_monitor.features import dense
+from diorama.systems.agent_monitor.phrases import PHRASES
 from diorama.systems.agent_monitor.rarity import BUCKETS, Rarity
 
 Array = npt.NDArray[np.float32]
@@ -61,11 +62,16 @@ class Ranker:
         return 75 + 25 * (1 - 2 / (1 + math.exp(min(50.0, self.review - logit))))
 
     def explain(self, vector: Array, count: int = 3) -> str:
-        """The features of a standardised vector that raise the risk most over those of an empty action, as words."""
+        """In words, what raises the risk of a standardised vector most over that of an empty action; '' if nothing
+        does."""
         neutral = (-self.shift * self.scale).clip(-5, 5)
-        gains = self.weights * (vector - neutral)
-        best = [index for index in np.argsort(-gains)[:count] if gains[index] > 0]
-        return ", ".join(self.names[index].replace("_", " ").replace("*", " and ") for index in best)
+        gains: dict[str, float] = {}
+        for name, gain in zip(self.names, (self.weights * (vector - neutral)).tolist(), strict=True):
+            factors = name.split("*")
+            for phrase in (PHRASES[factor] for factor in factors if factor in PHRASES):
+                gains[phrase] = gains.get(phrase, 0.0) + gain / len(factors)
+        best = sorted(gains, key=lambda phrase: -gains[phrase])[:count]
+        return ", ".join(phrase for phrase in best if gains[phrase] > 0)
 
     def save_pretrained(self, folder: str | Path, card: str, report: dict[str, Any]) -> None:
         """Write config.json, model.safetensors and README.md; each file appears whole or not at all."""

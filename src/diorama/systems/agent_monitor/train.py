@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """decay: the L2 weight on standardised features. rounds: how often the worst rows are chosen anew.
-    false_stops: the share of safe bags of unseen groups that may be flagged; it sets the cut. None sets the cut where F1
+    false_stops: the share of safe bags of unseen groups that may be flagged; it sets the cut, and None sets it where F1
     on unseen groups is best."""
 
     decay: float = 2e-2
