@@ -95,6 +95,7 @@ def mcp(
         site = build_app(gate, http, task=task, refusal=refusal)
         note(f"agent-monitor: http://127.0.0.1:{port}/mcp -> {http}")
         serve(site, port=port)
+        note(f"agent-monitor: log head {gate.log.close()}")
         return 0
     from diorama.systems.agent_monitor.mcp_proxy import serve_stdio
 
@@ -109,9 +110,11 @@ def chat(*, upstream: str, policy: Path | None = None, port: int = 8809, common:
     from diorama.systems.agent_monitor.chat_proxy import build_app
     from diorama.systems.agent_monitor.http_proxy import serve
 
-    site = build_app(_gate(policy, common, "chat"), upstream)
+    gate = _gate(policy, common, "chat")
+    site = build_app(gate, upstream)
     note(f"agent-monitor: http://127.0.0.1:{port}/v1 -> {upstream}")
     serve(site, port=port)
+    note(f"agent-monitor: log head {gate.log.close()}")
     return 0
 
 
@@ -237,8 +240,17 @@ def show(ticket: str, *, reviewer: str = "cli", common: Common = COMMON) -> int:
     item = held.show(ticket)
     if item.state == "pending":
         held.lease(item.ticket, reviewer, LEASE_SECONDS)
-    emit(item.__dict__, "\n".join(f"{key:10} {value}" for key, value in item.__dict__.items()), common)
+    emit(item.__dict__, _item_text(item), common)
     return 0
+
+
+def _item_text(item: Any) -> str:
+    from datetime import datetime
+
+    rows = {key: value for key, value in item.__dict__.items() if value not in ("", 0.0)}
+    for key in rows.keys() & {"created", "expires", "lease_until"}:
+        rows[key] = datetime.fromtimestamp(rows[key]).isoformat(" ", "seconds")
+    return "\n".join(f"{key:12} {value}" for key, value in rows.items())
 
 
 @queue.command

@@ -1,6 +1,7 @@
 """The monitor as a proxy for streamable-HTTP MCP servers, both eras: with a handshake and sessions, and without."""
 
 import secrets
+import signal
 import socket
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
@@ -206,7 +207,10 @@ def build_app(
 
 
 def serve(app: Any, *, port: int, host: str = "127.0.0.1") -> None:
-    """Run an ASGI app until interrupted; logs go to stderr. Raises InputError where the port cannot be had."""
+    """Run an ASGI app in the main thread until interrupted, then return; logs go to stderr.
+
+    Raises InputError where the port cannot be had.
+    """
     try:
         import uvicorn
     except ImportError:
@@ -220,5 +224,8 @@ def serve(app: Any, *, port: int, host: str = "127.0.0.1") -> None:
             f"The port {port} of {host} cannot be opened ({error.strerror}), so nothing can be served there. "
             "Name a free one with --port."
         ) from None
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
     with listening:
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)  # uvicorn raises them once more when it is done
+        server.run(sockets=[listening])

@@ -7,12 +7,15 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import BinaryIO
 
 from diorama.errors import InputError
 from diorama.systems.agent_monitor.rpc import RpcGuard
 
 MAX_LINE = 16 * 1024 * 1024
+LAST_ANSWERS_SECONDS = 30.0
+"""How long calls under way may take after the client has closed its side."""
 
 
 def _die_with_parent() -> None:
@@ -47,7 +50,7 @@ async def serve_stdio(
     try:
         await asyncio.wait({from_client, from_server}, return_when=asyncio.FIRST_COMPLETED)
         if from_client.done() and not from_server.done():  # the client closed: let the server finish its answers
-            await asyncio.wait({from_server}, timeout=5)
+            await asyncio.wait({from_server}, timeout=LAST_ANSWERS_SECONDS)
     finally:
         for task in (from_client, from_server):
             task.cancel()
@@ -105,7 +108,11 @@ async def _client_side(
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             await asyncio.sleep(0)  # plain messages leave in the order they came
-        await asyncio.wait(tasks, timeout=0.5) if tasks else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_ANSWERS_SECONDS):
+                await asyncio.gather(*tasks, return_exceptions=True)
+                while guard.is_waiting and child.returncode is None:
+                    await asyncio.sleep(0.02)
     except (BrokenPipeError, ConnectionResetError):
         return
     finally:

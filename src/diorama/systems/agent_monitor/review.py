@@ -162,7 +162,8 @@ class ReviewQueue:
         if not found and len(ticket) >= 4 and ticket.isalnum():
             found = self._select("ticket LIKE ? || '%'", (ticket,))
         if len(found) != 1:
-            raise ReviewError(f"The queue has {len(found) or 'no'} item(s) {ticket!r}. `queue list` shows the tickets.")
+            many = f"{len(found)} items that begin with" if found else "no item"
+            raise ReviewError(f"The queue has {many} {ticket!r}. `queue list` shows the tickets.")
         return found[0]
 
     def lease(self, ticket: str, reviewer: str, seconds: float) -> None:

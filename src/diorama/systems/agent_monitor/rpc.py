@@ -45,6 +45,11 @@ class RpcGuard:
     _poisoned: set[str] = field(default_factory=set)
     _judging: dict[str, "asyncio.Task[bytes | None]"] = field(default_factory=dict)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the server owes an answer to a call or a listing."""
+        return bool(self._open or self._lists)
+
     async def from_client(self, raw: bytes) -> tuple[bytes | None, bytes | None]:
         """What to do with a client's message: (bytes for the server, bytes for the client). Both None: nothing.
 
