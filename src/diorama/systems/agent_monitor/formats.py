@@ -14,6 +14,7 @@ from typing import Any
 from diorama.agents.actions import Action
 from diorama.agents.transcript import Message, Transcript, calls_of, clean_text, text_of
 from diorama.errors import InputError
+from diorama.systems.agent_monitor.other_records import messages_of_record, open_blocks
 from diorama.systems.agent_monitor.text_actions import is_plan, parse_text_actions
 
 
@@ -22,9 +23,9 @@ class FormatError(InputError):
 
 
 SHAPES = (
-    "plain JSONL {id, task, messages, label?}, OpenAI chat JSON(L), AgentDojo runs, R-Judge / ASSEBench records, "
-    "AutoGPT logs, "
-    "MCP captures (JSON-RPC lines), Inspect logs, ASB tables"
+    "plain JSONL {id, task, messages, label?}, OpenAI chat JSON(L), Responses API items, Anthropic content blocks, "
+    "AgentDojo runs, R-Judge / ASSEBench records, AutoGPT logs, MCP captures (JSON-RPC), Inspect logs, ASB tables, "
+    "ToolEmu runs and other lists of steps {tool, arguments, observation}"
 )
 
 
@@ -46,8 +47,9 @@ def read_runs(path: str | Path) -> list[Transcript]:
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{path} cannot be read as UTF-8 text ({error}). Known shapes: {SHAPES}.") from None
     records = _records(text, path)
-    if records and all(_is_rpc(record) for record in records):
-        return _mcp_capture(records, path.stem)
+    captured = [_rpc(record) for record in records]
+    if any(captured) and all(captured):
+        return _mcp_capture([message for message in captured if message], path.stem)
     if records and all(isinstance(record, dict) and "role" in record for record in records):
         return [_plain({"messages": records, "id": path.stem}, path.stem)]
     found = []
@@ -69,12 +71,14 @@ def _records(text: str, path: Path) -> list[Any]:
         return value if isinstance(value, list) else [value]
     except ValueError:
         pass
+    except RecursionError:
+        raise FormatError(f"{path.name} is nested too deeply to be a recorded run. Known shapes: {SHAPES}.") from None
     records = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
                 records.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise FormatError(
                     f"Line {number} of {path.name} is not JSON ({error}). Write one JSON value a line."
                 ) from None
@@ -99,7 +103,10 @@ def _runs_of(record: Any, name: str, path: Path) -> list[Transcript]:
         for attempts in record.values()
     ):
         return list(_autogpt(record, path))
-    raise KeyError("neither messages nor contents")
+    messages = messages_of_record(record)
+    if messages is None:
+        raise ValueError(f"its keys are {', '.join(map(str, list(record)[:8])) or 'none'}")
+    return [_plain({**record, "messages": messages}, name)]
 
 
 def _label(value: Any) -> int | None:
@@ -127,11 +134,16 @@ _ROLES = {
 }
 
 
-def _clean(messages: Iterable[Any]) -> tuple[Message, ...]:
-    cleaned = []
+def _opened(messages: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
     for message in messages:
         if not isinstance(message, Mapping):
             raise TypeError("a message is not an object")
+        yield from open_blocks(message)
+
+
+def _clean(messages: Iterable[Any]) -> tuple[Message, ...]:
+    cleaned = []
+    for message in _opened(messages):
         role = _ROLES.get(str(message.get("role")), str(message.get("role")))
         kept: dict[str, Any] = {"role": role, "content": clean_text(text_of(message.get("content")))}
         for key in ("tool_calls", "function_call", "tool_call_id", "name"):
@@ -257,15 +269,21 @@ def _autogpt(log: Mapping[str, Any], path: Path) -> Iterator[Transcript]:
             )
 
 
-def _is_rpc(record: Any) -> bool:
-    inner = record.get("message", record) if isinstance(record, dict) else None
-    return isinstance(inner, dict) and inner.get("jsonrpc") == "2.0"
+def _rpc(record: Any) -> dict[str, Any] | None:
+    """The JSON-RPC message of a captured line: the line itself, or what it holds under one of its keys."""
+    if not isinstance(record, dict):
+        return None
+    for held in (record, *record.values()):
+        if isinstance(held, str) and held.lstrip().startswith("{") and '"jsonrpc"' in held:
+            held = json.loads(held)
+        if isinstance(held, dict) and held.get("jsonrpc") == "2.0":
+            return held
+    return None
 
 
 def _mcp_capture(records: list[dict[str, Any]], name: str) -> list[Transcript]:
     messages: list[Message] = []
-    for record in records:
-        message = record.get("message", record)
+    for message in records:
         if message.get("method") == "tools/call":
             given = message.get("params") or {}
             call = Action(
