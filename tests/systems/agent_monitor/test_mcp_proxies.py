@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -125,51 +126,75 @@ def test_http_proxy_in_front_of_a_real_server(tmp_path, file_server, mode):
     finally:
         for process in (proxy, server):
             process.terminate()
-            process.wait(10)
+            process.wait(20)
+    assert proxy.returncode == 0 and verify(tmp_path / "state" / "mcp.jsonl").holds
+
+
+def _is_gone(process: int) -> bool:
+    """Whether a process has ended, reaped or not."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    state = Path(f"/proc/{process}/stat")
+    return state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+def _within(seconds: float, holds: Callable[[], bool]) -> bool:
+    """Whether something comes to hold in time."""
+    end = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
 
 
 def test_when_the_proxy_is_killed_the_server_goes_with_it(tmp_path, file_server):
-    command, root = file_server  # noqa: RUF059
+    command, _ = file_server
     marker = tmp_path / "pid"
-    wrapper = f"import os, pathlib, sys; pathlib.Path({str(marker)!r}).write_text(str(os.getpid())); os.execv({command[0]!r}, {command!r})"  # noqa: E501
+    wrapper = (
+        f"import os, pathlib; pathlib.Path({str(marker)!r}).write_text(str(os.getpid())); "
+        f"os.execv({command[0]!r}, {command!r})"
+    )
+    state = ["--policy", str(_policy(tmp_path)), "--out", str(tmp_path / "state")]
     proxy = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            CLI,
-            "mcp",
-            "--policy",
-            str(_policy(tmp_path)),
-            "--out",
-            str(tmp_path / "state"),
-            "--",
-            sys.executable,
-            "-c",
-            wrapper,
-        ],
+        [sys.executable, "-c", CLI, "mcp", *state, "--", sys.executable, "-c", wrapper],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    for _ in range(600):
-        if marker.exists() and marker.read_text():
-            break
-        time.sleep(0.05)
+    assert _within(60, lambda: marker.exists() and marker.read_text() != "")
+    server = int(marker.read_text())
+    assert not _is_gone(server)
     proxy.kill()
     proxy.wait(10)
     proxy.stdin.close()
     proxy.stdout.close()
-    for _ in range(200):
-        try:
-            os.kill(int(marker.read_text()), 0)
-        except ProcessLookupError:
-            return
-        if (
-            Path(f"/proc/{marker.read_text()}/stat").exists()
-            and Path(f"/proc/{marker.read_text()}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-        ):
-            return
-        time.sleep(0.05)
-    pytest.fail("the server outlived its monitor")
+    assert _within(20, lambda: _is_gone(server)), "the server outlived its monitor"
+
+
+def test_the_last_answers_arrive_after_the_client_has_closed_its_side(tmp_path, file_server):
+    command, _ = file_server
+    state = ["--policy", str(_policy(tmp_path)), "--out", str(tmp_path / "state")]
+    start = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    said = [
+        {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": start},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "tools/call",
+            "params": {"name": "read_file", "arguments": {"path": "notes.txt"}},
+        },
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", CLI, "mcp", *state, "--", *command],
+        input="".join(json.dumps(message) + "\n" for message in said),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    answers = {message["id"]: message for message in map(json.loads, done.stdout.splitlines())}
+    assert answers[1]["result"]["content"][0]["text"] == "the tide turns at six"
+    assert "log head" in done.stderr and verify(tmp_path / "state" / "mcp.jsonl").holds
 
 
 ids = st.integers(-(2**70), 2**70) | st.text(max_size=8) | st.none()
