@@ -119,19 +119,21 @@ async def _exit(step):
     raise OSError(errno.EMFILE, "too many open files")
 
 
+class Full:
+    """A file on a full disk."""
+
+    def write(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fileno(self):
+        return os.open(os.devnull, os.O_RDONLY)
+
+    def close(self):
+        pass
+
+
 def _full_disk(make):
     gate = make()
-
-    class Full:
-        def write(self, data):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        def fileno(self):
-            return os.open(os.devnull, os.O_RDONLY)
-
-        def close(self):
-            pass
-
     gate.log._file.close()
     gate.log._file = Full()
     return gate, GOOD

@@ -107,5 +107,5 @@ def _costs(facts: ActionFacts) -> tuple[int, int, float, set[str]]:
         sent,
         deleted,
         facts.money if effects & {"pay", "send"} else 0.0,
-        set(facts.entities.hosts) if effects & {"send", "network", "execute"} else set(),
+        set(facts.entities.hosts) if effects & {"send", "network", "execute", "read"} else set(),
     )
