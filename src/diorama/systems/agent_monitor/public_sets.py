@@ -1,4 +1,5 @@
-"""The monitor on public recordings: rules alone, trained on the tool world only, across sets, beside word counts."""
+"""The monitor on public recordings, which the shipped ranker has not seen: rules alone, with the ranker, and rankers
+trained on one set and tested on another beside word counts."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,36 +10,17 @@ import numpy as np
 
 from diorama.metrics.claims import Arm, Check
 from diorama.metrics.intervals import Interval
-from diorama.systems.agent_monitor.config import Recipe
-from diorama.systems.agent_monitor.data import (
-    BOTH,
-    FOLDS,
-    PUBLIC,
-    Sample,
-    fold_of,
-    public_samples,
-    swaps,
-)
+from diorama.systems.agent_monitor.config import MINIATURE, Recipe
+from diorama.systems.agent_monitor.data import FOLDS, PUBLIC, Sample, fold_of, public_samples, swaps
 from diorama.systems.agent_monitor.evaluate import Scored, per_action, per_attempt, score_samples, stages_for
-from diorama.systems.agent_monitor.recipe import fit, world_training
+from diorama.systems.agent_monitor.ranker import Ranker
+from diorama.systems.agent_monitor.recipe import fit
 from diorama.systems.agent_monitor.scores import Counts, Estimate, auc, resample
 from diorama.systems.agent_monitor.text import words
 from diorama.systems.agent_monitor.train import Floats, newton
 
 CROSSED = (("r_judge", "assebench"), ("assebench", "r_judge"))
 """(trained on, tested on)."""
-SHIPPED = ("autogpt_train", "autogpt_test", "assebench", "asb_attacked", "asb_clean")
-"""The sets beside the tool world that the shipped ranker learns from; R-Judge's licence is non-commercial."""
-ORIGIN = {
-    "autogpt_train": "autogpt",
-    "autogpt_test": "autogpt",
-    "r_judge": "r_judge",
-    "assebench": "asb",
-    "agentharm": "asb",
-    "asb_attacked": "asb",
-    "asb_clean": "asb",
-}
-"""Sets of one origin never test what another of them trained: ASSEBench holds runs of ASB and AgentHarm."""
 WORDS = 2048
 
 
@@ -114,22 +96,14 @@ def random_halves(samples: Sequence[Sample], recipe: Recipe) -> Scored:
 def public_arms(
     data: Path, recipe: Recipe, repeats: int, progress: Callable[[str], None]
 ) -> tuple[list[Arm], list[Check]]:
-    """Arms and checks on the public sets that the folder holds; each set is unseen by what is tested on it."""
+    """Arms and checks on the public sets that the folder holds; no set is known to what is tested on it."""
     arms, checks = [], []
     sets = {name: public_samples(data, name) for name, path in PUBLIC.items() if (data / path).exists()}
-    played = world_training(BOTH, recipe)
-    world = fit(played, recipe)
+    shipped = Ranker.from_pretrained(MINIATURE)
     for name, samples in sets.items():
         if len({sample.label for sample in samples}) == 2:
             progress(f"agent-monitor: {name}")
-            chosen = [other for other in sets if other in SHIPPED and ORIGIN[other] != ORIGIN[name]]
-            others = [sample for other in chosen for sample in sets[other]]
-            rankers = {
-                "rules alone": None,
-                "trained on the tool world only": world,
-                "trained on the tool world and the other sets": fit([*played, *others], recipe),
-            }
-            for what, ranker in rankers.items():
+            for what, ranker in (("rules alone", None), ("shipped ranker", shipped)):
                 scored = score_samples(samples, stages_for("full" if ranker else "rules", ranker))
                 arms.append(arm_of(f"{name}: {what}", scored, repeats))
     for source, target in CROSSED:
@@ -140,8 +114,8 @@ def public_arms(
             checks += found[1]
     if "autogpt_test" in sets:
         own, swapped = swaps(sets["autogpt_test"], 2)
-        scored = score_samples([*own, *swapped], stages_for("full", world))
-        arms.append(arm_of("autogpt_test: context swaps, trained on the tool world only", scored, repeats))
+        scored = score_samples([*own, *swapped], stages_for("full", shipped))
+        arms.append(arm_of("autogpt_test: context swaps, shipped ranker", scored, repeats))
     return arms, checks
 
 
