@@ -121,8 +121,16 @@ def _rpc(arguments) -> bytes:
     return f"{start}{_text(arguments)}}}}}".encode("utf-8", "surrogatepass")
 
 
+SERVER = """
+while read -r line; do
+    printf '%s\\n' "$line" >> "$1"
+    echo '{"jsonrpc": "2.0", "id": 1, "result": {"content": []}}'
+done
+"""
+
+
 async def place_mcp_stdio(gate: Gate, arguments, place: Place) -> bool:
-    """The stdio proxy in front of `tee`, which keeps what it is sent and sends it back."""
+    """The stdio proxy in front of a server that keeps what it is sent and answers the call."""
     reader, writer = os.pipe()
     reached, sink = place.folder / "reached", io.BytesIO()
     reached.write_bytes(b"")
@@ -138,7 +146,9 @@ async def place_mcp_stdio(gate: Gate, arguments, place: Place) -> bool:
     with os.fdopen(reader, "rb") as source:
         closing = asyncio.ensure_future(close_when_answered())
         guard = RpcGuard(gate, "r", TASK)
-        await asyncio.wait_for(serve_stdio(guard, ["tee", str(reached)], source=source, sink=sink), 10)
+        await asyncio.wait_for(
+            serve_stdio(guard, ["sh", "-c", SERVER, "sh", str(reached)], source=source, sink=sink), 60
+        )
         await closing
     return b"read_file" in reached.read_bytes()
 

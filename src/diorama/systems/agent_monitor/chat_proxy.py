@@ -13,8 +13,8 @@ from typing import Any
 
 from diorama.agents.actions import Action, ActionError, parse_strict, sha256
 from diorama.agents.transcript import Step, calls_of, clean_text, describe_message, text_of
-from diorama.errors import InputError, MissingExtra
-from diorama.systems.agent_monitor.http_proxy import HOP_BY_HOP, MAX_BODY
+from diorama.errors import MissingExtra
+from diorama.systems.agent_monitor.http_proxy import HOP_BY_HOP, MAX_BODY, check_address
 from diorama.systems.agent_monitor.pipeline import Gate, Refused
 
 HARMLESS = ("/models", "/embeddings", "/moderations", "/health", "/tokenize")
@@ -198,10 +198,7 @@ def build_app(gate: Gate, upstream: str) -> Any:
         from starlette.routing import Route
     except ImportError as error:
         raise MissingExtra(str(error.name), "studio", "The chat proxy") from None
-    if not upstream.startswith(("http://", "https://")):
-        raise InputError(
-            f"{upstream!r} is no http(s) URL, so no model can be reached there. Give the server's base URL."
-        )
+    check_address(upstream)
     client = httpx2.AsyncClient(timeout=httpx2.Timeout(120, connect=10))
 
     def problem(text: str, status: int) -> Response:

@@ -80,25 +80,26 @@ def mcp(
     task: what the agent was asked, if known; without it only rules and injected instructions are judged.
     refusal: how a blocked call is answered: a result with the error flag, or a JSON-RPC error.
     """
-    import asyncio
-
-    from diorama.systems.agent_monitor.rpc import RpcGuard
-
     if bool(http) == bool(command):
         raise InputError(
             "Give either a server command after `--` or --http URL; the proxy stands in front of exactly one server."
         )
-    gate = _gate(policy, common, "mcp")
     if http:
-        from diorama.systems.agent_monitor.http_proxy import build_app, serve
+        from diorama.systems.agent_monitor.http_proxy import build_app, check_address, serve
 
+        check_address(http)
+        gate = _gate(policy, common, "mcp")
         site = build_app(gate, http, task=task, refusal=refusal)
         note(f"agent-monitor: http://127.0.0.1:{port}/mcp -> {http}")
         serve(site, port=port)
         note(f"agent-monitor: log head {gate.log.close()}")
         return 0
-    from diorama.systems.agent_monitor.mcp_proxy import serve_stdio
+    import asyncio
 
+    from diorama.systems.agent_monitor.mcp_proxy import serve_stdio
+    from diorama.systems.agent_monitor.rpc import RpcGuard
+
+    gate = _gate(policy, common, "mcp")
     code = asyncio.run(serve_stdio(RpcGuard(gate, "mcp-stdio", task, refusal), command))
     note(f"agent-monitor: log head {gate.log.close()}")
     return 0 if code == 0 else 1
@@ -108,8 +109,9 @@ def mcp(
 def chat(*, upstream: str, policy: Path | None = None, port: int = 8809, common: Common = COMMON) -> int:
     """Stand in front of an OpenAI-compatible server: tool calls in its replies are judged, streamed or not."""
     from diorama.systems.agent_monitor.chat_proxy import build_app
-    from diorama.systems.agent_monitor.http_proxy import serve
+    from diorama.systems.agent_monitor.http_proxy import check_address, serve
 
+    check_address(upstream)
     gate = _gate(policy, common, "chat")
     site = build_app(gate, upstream)
     note(f"agent-monitor: http://127.0.0.1:{port}/v1 -> {upstream}")
@@ -179,8 +181,7 @@ def run(action: str = "-", *, task: str = "", policy: Path | None = None, common
     result = verdict.as_dict()
     emit(
         result,
-        f"{verdict.decision}  score {verdict.score:.1f}  {verdict.severity}\n"
-        + "\n".join(f"  {reason}" for reason in verdict.reasons),
+        "\n  ".join((f"{verdict.decision}  score {verdict.score:.1f}  {verdict.severity}", *verdict.reasons)),
         common,
     )
     return 0 if verdict.is_allowed else 1

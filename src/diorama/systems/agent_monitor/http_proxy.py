@@ -137,6 +137,12 @@ async def events_of(guard: RpcGuard, reply: Any) -> AsyncIterator[bytes]:
         await reply.aclose()
 
 
+def check_address(url: str) -> None:
+    """Raises InputError for what is no http(s) URL."""
+    if not url.startswith(("http://", "https://")):
+        raise InputError(f"{url!r} is no http(s) URL, so no server can be reached there. Give the server's address.")
+
+
 def build_app(
     gate: Gate,
     upstream: str,
@@ -158,10 +164,7 @@ def build_app(
         from starlette.routing import Route
     except ImportError as error:
         raise MissingExtra(str(error.name), "mcp", "The HTTP proxy") from None
-    if not upstream.startswith(("http://", "https://")):
-        raise InputError(
-            f"{upstream!r} is no http(s) URL, so no server can be reached there. Give the server's MCP URL."
-        )
+    check_address(upstream)
     sessions = Sessions(gate, task, refusal)
     client = httpx2.AsyncClient(timeout=httpx2.Timeout(30, read=None))
 
