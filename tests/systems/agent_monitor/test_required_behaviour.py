@@ -3,6 +3,8 @@
 import asyncio
 import importlib.util
 import json
+import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from diorama.agents.actions import Action
 from diorama.agents.transcript import Step
 from diorama.systems.agent_monitor.pipeline import Monitor
-from diorama.systems.agent_monitor.policy import Budgets, Judge, Policy, Review, Tools
+from diorama.systems.agent_monitor.policy import Budgets, Policy, Review, Tools
 from diorama.systems.agent_monitor.prompt import json_messages
 from diorama.systems.agent_monitor.provenance import provenance_of
 from diorama.systems.agent_monitor.records import Finding
@@ -169,5 +171,9 @@ def test_many_doubtful_steps_in_a_row_get_a_second_look(make_gate):
     assert found[0] and not found[-1]
 
 
-def test_the_judge_has_a_deadline():
-    assert Judge().timeout_seconds > 0 and Judge().on_error == "deny"
+def test_the_page_names_tests_that_exist_and_counts_the_faults():
+    page = Path(str(files("diorama"))) / "systems" / "agent_monitor" / "README.md"
+    named = set(re.findall(r"`(test_\w+)`", page.read_text()))
+    source = "\n".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert named and all(f"def {name}(" in source for name in named)
+    assert f"each of {len(faults.FAULTS)} faults" in page.read_text()
