@@ -233,13 +233,13 @@ def train_detector(out: Path, config: RecipeConfig, *, device: str = "auto",
 
 
 def _card(config: RecipeConfig, frames: int, run: Run) -> str:
-    machine = torch.cuda.get_device_name() if run.device.type == "cuda" else f"one core, {platform.machine()}"
+    machine = torch.cuda.get_device_name() if run.device.type == "cuda" else f"cpu, one core, {platform.machine()}"
     return f"""# world-oracle
 
 Reads objects out of pictures of diorama's world (`diorama.world.oracle`); judges what other systems make of it.
 
 - Made by: `diorama world train-oracle --out OUT --seed {config.seed} --steps {config.steps}`
 - Learned from {frames} rendered frames of the train and novel splits, {config.steps} steps of {config.batch_size},
-  {run.seconds:.0f} seconds, {machine}.
+  {run.seconds:.0f} seconds, device {machine}.
 - Measured by: `diorama world oracle` (test split, per attribute, with intervals).
 """
