@@ -15,8 +15,8 @@ from diorama.systems.emu_video.pipeline import EmuVideo, Sampling
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
 PICTURES = ("a red cube", "a blue sphere", "a yellow cone", "a green torus", "a small purple pyramid",
-            "a large gray cylinder", "a cyan cube", "an orange sphere", "a red cube and a blue sphere",
-            "a green cone left of a yellow cube", "a purple torus behind a gray pyramid", "two cyan cylinders")
+            "a large grey cylinder", "a cyan cube", "an orange sphere", "a red cube and a blue sphere",
+            "a green cone left of a yellow cube", "a purple torus behind a grey pyramid", "two cyan cylinders")
 CLIPS = ("a red cube moves left", "a blue sphere rises", "a green cone grows", "a yellow torus moves right quickly")
 SEED, SIDE, CAPTION, GAP = 0, 128, 16, 6
 

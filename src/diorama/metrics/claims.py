@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from diorama.console import Common, emit
 from diorama.errors import InputError
 from diorama.metrics.intervals import Interval
 
@@ -159,6 +160,22 @@ def device_name(device: str) -> str:
 
         return torch.cuda.get_device_name(device) if torch.cuda.is_available() else device
     return f"{device} ({platform.machine()})"
+
+
+def seeds_from(first: int, count: int) -> range:
+    """The seeds of `--seeds COUNT`; InputError for none."""
+    if count < 1:
+        raise InputError(f"--seeds is {count}, and a claim needs at least one. Pass 1 or more.")
+    return range(first, first + count)
+
+
+def report(claim: Claim, common: Common) -> int:
+    """Print one claim, for people or with --json as one object, and return the exit code it stands for."""
+    if common.json:
+        emit(claim.to_json(), "", common)
+    else:
+        print_claims([claim])
+    return claim.exit_code
 
 
 def print_claims(claims: Sequence[Claim], console: Console | None = None) -> None:

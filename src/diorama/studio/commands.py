@@ -101,12 +101,10 @@ def reproduce(
     seeds
         How many seeds each arm is run with: 1 with --quick, else 3, where none is given.
     """
-    from diorama.metrics.claims import print_claims
+    from diorama.metrics.claims import report, seeds_from
 
-    if seeds is not None and seeds < 1:
-        raise InputError(f"--seeds is {seeds}, and a claim needs at least one. Pass 1 or more.")
+    drawn = seeds_from(common.seed, (1 if quick else 3) if seeds is None else seeds)
     chosen = _claimed(systems)
-    drawn = tuple(range(common.seed, common.seed + (seeds or (1 if quick else 3))))
     folder = common.folder("diorama-out/reproduce")
     if common.dry_run:
         emit({"systems": list(chosen), "mode": "quick" if quick else "full", "seeds": list(drawn)},
@@ -116,11 +114,7 @@ def reproduce(
     for name, module in chosen.items():
         note(f"{name}: re-running its claim ({'quick' if quick else 'full'})")
         claim: Any = import_module(module).reproduce(quick=quick, seeds=drawn, out=folder / name, progress=note)
-        code = max(code, claim.exit_code)
-        if common.json:
-            emit(claim.to_json(), "", common)
-        else:
-            print_claims([claim])
+        code = max(code, report(claim, common))
     return code
 
 

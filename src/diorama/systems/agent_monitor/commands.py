@@ -24,8 +24,6 @@ app.command(queue)
 STATE = Path(".agent-monitor")
 COMMON = Common()
 POLICY = Path("policy.yaml")
-SEEDS = 3
-"""How many seeds `reproduce` pools."""
 
 
 def _state(common: Common) -> Path:
@@ -321,15 +319,24 @@ def evaluate(*recordings: Path, ranker: Path | None = None, common: Common = COM
 
 
 @app.command
-def reproduce(*, quick: bool = False, data: Path | None = None, common: Common = COMMON) -> int:
-    """Re-run the claim in the tool world on unseen tasks and attacks, three seeds; --data FOLDER adds the public sets
-    there, --out FOLDER gets the ROC curves as roc.svg."""
-    from diorama.metrics.claims import print_claims
+def reproduce(*, quick: bool = False, seeds: int = 3, data: Path | None = None, common: Common = COMMON) -> int:
+    """Re-run the claim in the tool world on unseen tasks and attacks; --out FOLDER gets the ROC curves as roc.svg.
+
+    Parameters
+    ----------
+    quick
+        The tool world alone, with fewer runs of it, in a minute.
+    seeds
+        Halves of the tool world that are trained on.
+    data
+        The folder of the public sets, which are then examined too.
+    """
+    from diorama.metrics.claims import report, seeds_from
+
+    drawn = seeds_from(common.seed, seeds)
+    if common.dry_run:
+        emit({"quick": quick, "seeds": seeds, "data": data and str(data)}, "would re-run the claim", common)
+        return 0
     from diorama.systems.agent_monitor.reproduce import reproduce as claim_of
 
-    claim = claim_of(quick=quick, data=data, seeds=range(common.seed, common.seed + SEEDS), out=common.out)
-    if common.json:
-        print(json.dumps(claim.to_json()))
-    else:
-        print_claims([claim])
-    return claim.exit_code
+    return report(claim_of(quick=quick, data=data, seeds=drawn, out=common.out), common)

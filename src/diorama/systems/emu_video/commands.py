@@ -372,18 +372,13 @@ def reproduce(*, quick: bool = False, seeds: int = 3, weights: str = DEFAULT, co
     weights
         The video model on which the guidance scales are examined: a shipped miniature, or a folder that `train` left.
     """
-    if seeds < 1:
-        raise InputError(f"--seeds is {seeds}, and a claim needs at least one. Pass 1 or more.")
+    from diorama.metrics.claims import report, seeds_from
+
+    drawn = seeds_from(common.seed, seeds)
     out = common.folder("runs/emu-video-claim")
     if common.dry_run:
         emit({"quick": quick, "seeds": seeds, "out": str(out)}, f"would re-run the claims into {out}", common)
         return 0
-    from diorama.metrics.claims import print_claims
     from diorama.systems.emu_video.reproduce import reproduce as run_claims
 
-    claim = run_claims(quick=quick, seeds=range(common.seed, common.seed + seeds), out=out, weights=weights)
-    if common.json:
-        emit(claim.to_json(), "", common)
-    else:
-        print_claims([claim])
-    return claim.exit_code
+    return report(run_claims(quick=quick, seeds=drawn, out=out, weights=weights), common)

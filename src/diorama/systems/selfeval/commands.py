@@ -273,18 +273,13 @@ def reproduce(*, quick: bool = False, seeds: int = 1, weights: str = DEFAULT, co
     weights
         The generator at hand.
     """
-    if seeds < 1:
-        raise InputError(f"--seeds is {seeds}, and a claim needs at least one. Pass 1 or more.")
+    from diorama.metrics.claims import report, seeds_from
+
+    drawn = seeds_from(common.seed, seeds)
     out = common.folder("runs/selfeval-claim")
     if common.dry_run:
         emit({"quick": quick, "seeds": seeds, "out": str(out)}, f"would re-run the claims into {out}", common)
         return 0
-    from diorama.metrics.claims import print_claims
     from diorama.systems.selfeval.reproduce import reproduce as run_claim
 
-    claim = run_claim(quick=quick, seeds=range(common.seed, common.seed + seeds), out=out, weights=weights)
-    if common.json:
-        emit(claim.to_json(), "", common)
-    else:
-        print_claims([claim])
-    return claim.exit_code
+    return report(run_claim(quick=quick, seeds=drawn, out=out, weights=weights), common)

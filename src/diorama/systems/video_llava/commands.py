@@ -282,18 +282,13 @@ def reproduce(*, quick: bool = False, seeds: int = 3, common: Common = COMMON) -
     seeds
         Trainings of every arm.
     """
-    if seeds < 1:
-        raise InputError(f"--seeds is {seeds}, and a claim needs at least one. Pass 1 or more.")
+    from diorama.metrics.claims import report, seeds_from
+
+    drawn = seeds_from(common.seed, seeds)
     out = common.folder("runs/video-llava-claim")
     if common.dry_run:
         emit({"quick": quick, "seeds": seeds, "out": str(out)}, f"would re-run the claim into {out}", common)
         return 0
-    from diorama.metrics.claims import print_claims
     from diorama.systems.video_llava.reproduce import reproduce as run_claim
 
-    claim = run_claim(quick=quick, seeds=range(common.seed, common.seed + seeds), out=out)
-    if common.json:
-        emit(claim.to_json(), "", common)
-    else:
-        print_claims([claim])
-    return claim.exit_code
+    return report(run_claim(quick=quick, seeds=drawn, out=out), common)
