@@ -1,24 +1,22 @@
-"""Draw what the shipped generators make of a few captions: pictures, and clips as strips of frames.
+"""Draw what the shipped generator makes of a few captions.
 
 Type: .venv/bin/python docs/figures/made.py
-(writes docs/images/text-to-image.png and docs/images/emu-video.png; captions and seed stand below, nothing is picked)
+(writes docs/images/text-to-image.png; captions and seed stand below, nothing is picked)
 """
 
 from pathlib import Path
+from textwrap import wrap
 
-import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from diorama.diffusion.text_to_image import TextToImage
-from diorama.systems.emu_video.pipeline import EmuVideo, Sampling
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
 PICTURES = ("a red cube", "a blue sphere", "a yellow cone", "a green torus", "a small purple pyramid",
             "a large grey cylinder", "a cyan cube", "an orange sphere", "a red cube and a blue sphere",
             "a green cone left of a yellow cube", "a purple torus behind a grey pyramid", "two cyan cylinders")
-CLIPS = ("a red cube moves left", "a blue sphere rises", "a green cone grows", "a yellow torus moves right quickly")
-SEED, SIDE, CAPTION, GAP = 0, 128, 16, 6
+SEED, SIDE, CAPTION, GAP = 0, 128, 28, 6
 
 
 def tile(picture: Tensor) -> Image.Image:
@@ -35,7 +33,8 @@ def sheet(rows: list[list[Tensor]], captions: list[list[str]]) -> Image.Image:
         for x, picture in enumerate(row):
             page.paste(tile(picture), (x * (SIDE + GAP), y * high))
         for x, caption in enumerate(told):
-            write.text((x * (SIDE + GAP) + 2, y * high + SIDE + 2), caption, fill="black", font_size=10)
+            lines = "\n".join(wrap(caption, 26))
+            write.multiline_text((x * (SIDE + GAP) + 2, y * high + SIDE + 2), lines, fill="black", font_size=10)
     return page
 
 
@@ -44,11 +43,6 @@ def main() -> None:
     drawn = list(model.generate(PICTURES, seed=SEED))
     rows, told = [drawn[:6], drawn[6:]], [list(PICTURES[:6]), list(PICTURES[6:])]
     sheet(rows, told).save(IMAGES / "text-to-image.png", optimize=True)
-    emu = EmuVideo.from_pretrained("emu-video-mini", device="cpu")
-    with torch.no_grad():
-        clips = emu.generate(CLIPS, Sampling(seed=SEED))
-    strips = sheet([list(clip) for clip in clips], [[caption] for caption in CLIPS])
-    strips.save(IMAGES / "emu-video.png", optimize=True)
 
 
 if __name__ == "__main__":
