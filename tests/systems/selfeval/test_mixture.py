@@ -60,7 +60,7 @@ def toys(count: int) -> list[Toy]:
     return Toy.several(count)
 
 
-def meets(published: float, credit: Credit, *, count: int = 1200, bayes: float = BAYES) -> None:
+def assert_meets(published: float, credit: Credit, *, count: int = 1200, bayes: float = BAYES) -> None:
     """Accuracy less Bayes' is the published one within its sampling error and ours."""
     gaps = [credit(toy) - toy.bayes for toy in toys(count)]
     means = np.array([gap.mean() for gap in gaps])
@@ -76,13 +76,13 @@ def meets(published: float, credit: Credit, *, count: int = 1200, bayes: float =
     [v.method, v.sampler, v.variance, v.weights, f"{v.draws}"]) if isinstance(v, Estimator) else str(v))
 def test_the_published_table_cell_by_cell(how: Estimator, times: int, published: float) -> None:
     how = replace(how, times=times)
-    meets(published, lambda toy: toy_credit(toy, how), count=1200 if how.calls <= 100 else 600)
+    assert_meets(published, lambda toy: toy_credit(toy, how), count=1200 if how.calls <= 100 else 600)
 
 
 @pytest.mark.parametrize("times, published", [(5, 0.578), (10, 0.581), (25, 0.657), (100, 0.744)])
 def test_noise_of_its_own_for_each_caption(times: int, published: float) -> None:
     """The row "noise not shared across captions"."""
-    meets(published, lambda toy: toy_credit(toy, Estimator(method="mse", times=times), shared=False),
+    assert_meets(published, lambda toy: toy_credit(toy, Estimator(method="mse", times=times), shared=False),
           count=1200 if times <= 25 else 300)
 
 
@@ -105,7 +105,7 @@ def one_noise(toy: Toy, times: int) -> np.ndarray:
 @pytest.mark.parametrize("times, published", [(5, 0.822), (10, 0.798), (25, 0.787), (100, 0.780)])
 def test_one_noise_for_all_times_never_averages_out_in_mse(times: int, published: float) -> None:
     """The row "one eps reused for all t"."""
-    meets(published, lambda toy: one_noise(toy, times))
+    assert_meets(published, lambda toy: one_noise(toy, times))
 
 
 @pytest.mark.parametrize("how, row", [
@@ -123,7 +123,7 @@ def test_a_model_with_errors_of_its_own_gives_the_same_picture(how: Estimator, r
     assert true - own == pytest.approx(BAYES - 0.779, abs=0.04)
     for times, published in row.items():
         chosen = replace(how, times=times)
-        meets(published - 0.779, lambda toy, chosen=chosen: toy_credit(wrong(toy), chosen) - wrong(toy).bayes
+        assert_meets(published - 0.779, lambda toy, chosen=chosen: toy_credit(wrong(toy), chosen) - wrong(toy).bayes
               + toy.bayes, count=1200 if times <= 25 else 300, bayes=0.0)
 
 
@@ -155,13 +155,13 @@ def test_elimination_keeps_the_accuracy_of_100_calls(times: tuple[float, int, in
     """Published with squared errors: 0.862 with 9.0 calls and 0.858 with 6.3, where 100 calls have 0.861."""
     threshold, least, most = times
     rule = Elimination(threshold=threshold, least=least, most=most, loss="l2")
-    meets(published, lambda toy: toy_elimination(toy, rule)[0], count=600)
+    assert_meets(published, lambda toy: toy_elimination(toy, rule)[0], count=600)
 
 
 def test_clark_and_jainis_settings_spend_many_times_the_calls() -> None:
     """Published: 2e-3, 20 to 200 calls, 0.858 with 44."""
     rule = replace(CLARK_JAINI, most=200)
-    meets(0.858, lambda toy: toy_elimination(toy, rule)[0], count=300)
+    assert_meets(0.858, lambda toy: toy_elimination(toy, rule)[0], count=300)
     calls = np.concatenate([toy_elimination(toy, rule)[1] for toy in toys(300)]).mean()
     assert 35 < calls < 65
 
