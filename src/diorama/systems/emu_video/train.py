@@ -40,7 +40,7 @@ class VideoRecipe:
     """How the layers over time are trained; the defaults are the miniature's."""
 
     run: RunConfig = field(default_factory=lambda: RunConfig(
-        steps=1500, learning_rate=2e-3, weight_decay=0.0, betas=(0.9, 0.999), warmup=100, precision="bf16", ema=0.998,
+        steps=1200, learning_rate=2e-3, weight_decay=0.0, betas=(0.9, 0.999), warmup=100, precision="bf16", ema=0.998,
         save_every=250, log_every=25, trainable_only=True))
     """Betas, warm-up and no weight decay are the paper's (table 3). Muon for the matrices of temporal attention and a
     rate that falls to zero are ours: a miniature has few steps."""
