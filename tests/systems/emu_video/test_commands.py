@@ -100,7 +100,7 @@ def test_unknown_words_are_named(capsys, weights, tmp_path: Path) -> None:
 def test_without_shipped_weights_one_sentence_says_what_to_train(capsys, line: list[str]) -> None:
     sentence = refused(capsys, *line)
     assert "No weights are shipped as emu-video-mini yet" in sentence
-    assert "diorama emu-video train --stage image" in sentence and "--weights" in sentence
+    assert "diorama emu-video train --stage video" in sentence and "--weights" in sentence
 
 
 def test_runs_that_cannot_work_are_refused(capsys, weights, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_quick_without_a_shipped_model_is_exact_and_says_what_it_lacks(
     claim = reproduce(quick=True, out=tmp_path, progress=said.append)
     assert claim.holds, [check.says for check in claim.checks if not check.holds]
     assert claim.seconds < 60 and claim.to_json()["mode"] == "quick"
-    assert "not shipped yet" in said[0] and "diorama emu-video train --stage image" in said[0]
+    assert "not shipped yet" in said[0] and "diorama emu-video train --stage video" in said[0]
     assert "--weights" in said[0] and "leave --quick out" in said[1]
     assert not any("scale rises" in check.says for check in claim.checks)
 
