@@ -35,8 +35,8 @@ DEFAULT = "emu-video-mini"
 INTERPOLATOR = "emu-video-interpolator-mini"
 IMAGE_FOLDER = "image"
 """Where a checkpoint keeps its image base, if it carries one."""
-HOW_TO_TRAIN = ("train one on the world with `diorama emu-video train --stage video --init text-to-image-mini`, and pass "
-                "its folder with --weights")
+HOW_TO_TRAIN = ("train one on the world with `diorama emu-video train --stage video --init text-to-image-mini`, and "
+                "pass its folder with --weights")
 
 
 @dataclass(frozen=True)
