@@ -34,10 +34,12 @@ from diorama.diffusion.text_to_image import (
 from diorama.errors import InputError
 from diorama.training import Run, RunConfig
 from diorama.training.batches import row_indices
-from diorama.training.optimizers import parameter_groups
+from diorama.training.optimizers import modules_of, parameter_groups
 from diorama.world.vocabulary import WORDS
 
 ENCODED_AT_ONCE = 256
+BLOCKS = (BasicTransformerBlock, CLIPEncoderLayer)
+"""The transformer blocks of network and text encoder, whose matrices Muon trains; a U-Net's attention has them too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,11 +165,6 @@ class DenoisingLoss(nn.Module):
         return (answer - training_target(latents, eps, signal, noise, self.target)).pow(2).flatten(1).mean(1)
 
 
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of network and text encoder, whose matrices Muon trains; none in a U-Net."""
-    return [part for part in model.modules() if isinstance(part, (BasicTransformerBlock, CLIPEncoderLayer))]
-
-
 def time_weights(schedule: Schedule, uniform: float) -> Tensor:
     """Chances of the schedule's times in training, (N,): logit-normal in noise / (signal + noise), a share even."""
     ratio = (schedule.noise / (schedule.signal + schedule.noise)).clamp(max=1 - 1e-6)
@@ -201,7 +198,7 @@ def train_text_to_image(
         raise InputError("A latent miniature needs a trained autoencoder. Pass one, or train one first.")
     model = init or _fresh(pictures, recipe, copy.deepcopy(autoencoder), device)
     learner = DenoisingLoss(model.network, model.text, model.schedule, model.target)
-    groups = parameter_groups(learner, recipe.network, muon=blocks_of(learner))
+    groups = parameter_groups(learner, recipe.network, muon=modules_of(learner, BLOCKS))
     run = Run(out, learner, replace(recipe.network, seed=seed), parameters=groups, device=device,
               settings=recipe.miniature)
     latents = encode_pictures(model, pictures)

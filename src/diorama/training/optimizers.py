@@ -33,6 +33,11 @@ def parameter_groups(
     return [group for group in groups if group["params"]]
 
 
+def modules_of(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Module]:
+    """The modules of these classes inside a model, such as its transformer blocks."""
+    return [part for part in model.modules() if isinstance(part, kinds)]
+
+
 def build_optimizer(groups: Iterable[dict[str, Any]], config: RunConfig, *, fused: bool) -> torch.optim.Optimizer:
     """AdamW over the groups, or AdamW and Muon together where a group asks for Muon."""
     matrices = [{k: v for k, v in group.items() if k != MUON} for group in groups if group.get(MUON)]

@@ -8,12 +8,10 @@ import torch
 from diorama.checkpoints import miniatures_folder
 from diorama.diffusion.text_to_image import DEFAULT as IMAGE_BASE
 from diorama.diffusion.text_to_image import TextToImage
-from diorama.metrics import proportion
 from diorama.systems.emu_video.evaluate import GOALS, judged, make_clips
 from diorama.systems.emu_video.pipeline import DEFAULT, EmuVideo, Sampling
 
 FOLDER = miniatures_folder() / DEFAULT
-SURE = 0.999
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"{DEFAULT} is not shipped yet")
 
@@ -41,10 +39,8 @@ def test_the_card_carries_what_was_measured(measured):
     assert {"motion score", "frame consistency"} <= set(measured), "consistency never stands alone"
 
 
-def test_fresh_clips_are_as_good_as_the_card_says(emu, measured):
+def test_fresh_clips_are_as_good_as_the_card_says(emu, measured, agrees_with_card):
     fresh = judged(make_clips(emu, 8, "test", sampling=Sampling(seed=5), seed=52_000_000), emu.config.fps)
     for name, interval in fresh.items():
-        now = proportion(round(interval.mean * interval.n), interval.n, level=SURE)
-        card = measured[name]
-        then = proportion(round(card["mean"] * card["n"]), card["n"], level=SURE)
-        assert now.low <= then.high and then.low <= now.high, f"{name}: card {then}, fresh {now}"
+        right = round(interval.mean * interval.n)
+        assert agrees_with_card(right, interval.n, measured[name]), f"{name}: card {measured[name]}, fresh {interval}"

@@ -6,15 +6,12 @@ import pytest
 
 from diorama.checkpoints import miniatures_folder
 from diorama.diffusion.text_to_image import DEFAULT, TextToImage
-from diorama.metrics import proportion
 from diorama.systems.selfeval.finish import GOALS, held_out
 from diorama.systems.selfeval.generation import generation_credit
 from diorama.systems.selfeval.pipeline import CALIBRATION, SelfEval
 from diorama.systems.selfeval.world_items import world_items
 
 FOLDER = miniatures_folder() / DEFAULT
-SURE = 0.999
-"""Level of the intervals that must overlap, so that an honest card fails about once in a thousand numbers."""
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"{DEFAULT} is not shipped yet")
 
@@ -29,12 +26,6 @@ def found() -> dict:
     return json.loads((FOLDER / "measured.json").read_text())
 
 
-def agrees(right: int, asked: int, interval: dict) -> bool:
-    now = proportion(right, asked, level=SURE)
-    then = proportion(round(interval["mean"] * interval["n"]), interval["n"], level=SURE)
-    return now.low <= then.high and then.low <= now.high
-
-
 def test_the_folder_is_whole_and_small(found):
     present = {path.name for path in FOLDER.iterdir()}
     assert {"config.json", "model.safetensors", "README.md", "measured.json", "tokenizer.json", CALIBRATION} <= present
@@ -45,16 +36,16 @@ def test_the_folder_is_whole_and_small(found):
 
 
 @pytest.mark.parametrize("name", sorted(GOALS))
-def test_fresh_captions_are_drawn_as_well_as_the_card_says(model, found, name):
+def test_fresh_captions_are_drawn_as_well_as_the_card_says(model, found, name, agrees_with_card):
     captions = held_out(24, model.image_size, seed=900)[name]
     credit = generation_credit(model, captions, guidance=found["guidance"], seed=77)
-    assert agrees(int(credit.sum()), len(credit), found["measured"][name]), f"{credit.mean():.2f}"
+    assert agrees_with_card(int(credit.sum()), len(credit), found["measured"][name]), f"{credit.mean():.2f}"
 
 
-def test_fresh_items_are_answered_as_well_as_the_card_says(model, found):
+def test_fresh_items_are_answered_as_well_as_the_card_says(model, found, agrees_with_card):
     items = world_items(12, tasks=("color", "shape"), size=model.image_size, seed=901)
     verdicts = SelfEval(model, seed=1).examine(items)
     for task in ("color", "shape"):
         rights = [v.choice.credit(item.answer) for v, item in zip(verdicts, items, strict=True) if item.task == task]
         card = found["measured"][f"own likelihood, {task}"]
-        assert agrees(round(sum(rights)), len(rights), card), f"{task}: {rights}"
+        assert agrees_with_card(round(sum(rights)), len(rights), card), f"{task}: {rights}"

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from diorama.checkpoints import miniatures_folder
-from diorama.metrics import proportion
 from diorama.systems.video_llava.data import prepare, see
 from diorama.systems.video_llava.evaluate import by_kind, examination, examine
 from diorama.systems.video_llava.familiarity import FAMILIARITY
@@ -13,8 +12,6 @@ from diorama.systems.video_llava.pipeline import DEFAULT, VideoLlava
 
 FOLDER = miniatures_folder() / DEFAULT
 SCENES = {"image": 30, "clip": 30}
-SURE = 0.999
-"""Level of the intervals that must overlap, so that an honest card fails about once in a thousand kinds."""
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"{DEFAULT} is not shipped yet")
 
@@ -46,7 +43,7 @@ def test_the_card_names_its_command_and_carries_the_measured_numbers(measured):
 
 
 @pytest.mark.parametrize("medium", ["image", "clip"])
-def test_a_fresh_sample_agrees_with_the_card(miniature, measured, medium):
+def test_a_fresh_sample_agrees_with_the_card(miniature, measured, medium, agrees_with_card):
     """Scenes of other seeds than the card's: for every kind the two intervals overlap."""
     pool = examination("test", scenes=SCENES[medium], moving=medium == "clip",
                        frames=miniature.config.tower.frames, seed=31_000_000)
@@ -55,9 +52,8 @@ def test_a_fresh_sample_agrees_with_the_card(miniature, measured, medium):
     for kind, fresh in by_kind(found).items():
         if kind not in card:
             continue
-        now = proportion(round(fresh.mean * fresh.n), fresh.n, level=SURE)
-        then = proportion(round(card[kind]["mean"] * card[kind]["n"]), card[kind]["n"], level=SURE)
-        assert now.low <= then.high and then.low <= now.high, f"{medium} {kind}: card {then}, fresh {now}"
+        right = round(fresh.mean * fresh.n)
+        assert agrees_with_card(right, fresh.n, card[kind]), f"{medium} {kind}: card {card[kind]}, fresh {fresh}"
     assert {kind for kind in card if card[kind]["n"] >= 300} <= set(by_kind(found))
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from diorama.checkpoints import CARD, write_text
+from diorama.diffusion.text_to_image import TextToImage
 from diorama.errors import CheckpointError
 from diorama.metrics import Interval, bootstrap, paired_difference
 from diorama.systems.emu_video.data import WorldClipsConfig, draw_clips
@@ -53,10 +54,8 @@ def finish(source: Path, out: Path, *, prompts: int = 100, image_base: str | Non
     return found
 
 
-def same_base(emu: EmuVideo, name: str, device: str) -> Any:
+def same_base(emu: EmuVideo, name: str, device: str) -> TextToImage:
     """The image model `name`, which must be the base that the video model was trained around."""
-    from diorama.diffusion.text_to_image import TextToImage
-
     base = TextToImage.from_pretrained(name, device=device)
     ours, theirs = emu.base.modules().state_dict(), base.modules().state_dict()
     differs = [key for key in ours if key not in theirs or not torch.equal(ours[key], theirs[key])]

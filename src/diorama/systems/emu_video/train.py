@@ -30,7 +30,7 @@ from diorama.systems.emu_video.model import TemporalAttention, VideoModel
 from diorama.systems.emu_video.modes import Mode
 from diorama.training import Run, RunConfig
 from diorama.training.batches import row_indices
-from diorama.training.optimizers import parameter_groups
+from diorama.training.optimizers import modules_of, parameter_groups
 
 ENCODED_AT_ONCE = 256
 
@@ -198,7 +198,7 @@ def learn(video: VideoModel, lessons: Lessons, out: Path, *, device: str = "auto
     video.image.requires_grad_(not recipe.frozen)
     settings = {"config": lessons.config.to_dict(), "batch": recipe.batch, "frozen": recipe.frozen}
     learner = VideoLoss(video, Mode.of(lessons.config.mode))
-    attention = [layer for layer in video.temporal.modules() if isinstance(layer, TemporalAttention)]
+    attention = modules_of(video.temporal, (TemporalAttention,))
     run = Run(out, learner, replace(recipe.run, seed=lessons.seed), device=device, settings=settings, progress=progress,
               parameters=parameter_groups(learner, recipe.run, muon=attention))
     for batch in run.batches(lessons):

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
 from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -46,7 +45,7 @@ from diorama.systems.video_llava.splice import Kind
 from diorama.systems.video_llava.told import Teller, tell
 from diorama.systems.video_llava.train import Answering, Features, Learner, Projecting, Reader, learn, project
 from diorama.training import Run, RunConfig
-from diorama.training.optimizers import parameter_groups
+from diorama.training.optimizers import modules_of, parameter_groups
 from diorama.world.pool import PoolConfig, open_pool
 from diorama.world.vocabulary import WORDS
 
@@ -57,6 +56,8 @@ ALIGNER = "aligner.safetensors"
 TELLER = "teller.safetensors"
 """What reading leaves beside the model: the places of the teller, which the stage `project` aims at."""
 FAMILIAR_IMAGES = 4000
+BLOCKS = (CLIPEncoderLayer, LlamaDecoderLayer)
+"""The transformer blocks of towers and language model, whose matrices Muon trains."""
 
 IMAGES = PoolConfig(families=8_000, members=4)
 CLIPS = PoolConfig(families=2_400, members=3, frames=8, seed=1_000_000)
@@ -166,7 +167,7 @@ def _speaking(learner: Answering, llava: VideoLlava, stage: Stage, recipe: Recip
     """The run of a stage in which the language model answers, and what it is asked."""
     config = {"read": recipe.read, "project": recipe.project, "instruct": recipe.instruct}[stage]
     config = replace(config, seed=recipe.seed)
-    run = Run(out, learner, config, parameters=parameter_groups(learner, config, muon=blocks_of(learner)),
+    run = Run(out, learner, config, parameters=parameter_groups(learner, config, muon=modules_of(learner, BLOCKS)),
               device=device, settings=recipe)
     mixture = recipe.described if stage == "project" else recipe.mixture
     return run, Interviewer(llava.tokenizer, llava.config, mixture, seed=recipe.seed, images=images.facts,
@@ -185,7 +186,7 @@ def _align(recipe: Recipe, world: World, out: Path, init: str | Path | None, dev
                            phrase_ids(tokenizer, config))
     use_eager_attention(images)
     settings = replace(recipe.align_images, seed=recipe.seed)
-    groups = parameter_groups(images, settings, muon=blocks_of(images))
+    groups = parameter_groups(images, settings, muon=modules_of(images, BLOCKS))
     run = Run(out / "images", images, settings, parameters=groups, device=device, settings=recipe)
     align_images(run, world.images, CaptionWriter(world.images.facts, tokenizer, config, recipe.captioned_images,
                                                   recipe.seed, named=recipe.named_images))
@@ -193,7 +194,7 @@ def _align(recipe: Recipe, world: World, out: Path, init: str | Path | None, dev
     videos = video_aligner(config, images)
     use_eager_attention(videos)
     settings = replace(recipe.align_clips, seed=recipe.seed)
-    groups = parameter_groups(videos, settings, muon=blocks_of(videos))
+    groups = parameter_groups(videos, settings, muon=modules_of(videos, BLOCKS))
     run = Run(out / "clips", videos, settings, parameters=groups, device=device, settings=recipe)
     writers = BothWriters(
         CaptionWriter(world.clips.facts, tokenizer, config, recipe.captioned_clips, recipe.seed,
@@ -202,11 +203,6 @@ def _align(recipe: Recipe, world: World, out: Path, init: str | Path | None, dev
     )
     align_videos(run, world.clips, world.images, writers)
     return save_aligned(videos, config, tokenizer, world, out / "model", stage_card("align", run), init)
-
-
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of a model, whose matrices Muon trains."""
-    return [part for part in model.modules() if isinstance(part, (CLIPEncoderLayer, LlamaDecoderLayer))]
 
 
 def configured(config: VideoLlavaConfig, tokenizer: PreTrainedTokenizerFast) -> VideoLlavaConfig:

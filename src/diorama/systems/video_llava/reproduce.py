@@ -26,12 +26,12 @@ from diorama.systems.video_llava.data import Interviewer, Mixture, Prepared, See
 from diorama.systems.video_llava.evaluate import Reply, examine
 from diorama.systems.video_llava.model import ImageTower, SharedProjector, VideoLlavaModel, VideoTower
 from diorama.systems.video_llava.pipeline import DEFAULT, VideoLlava
-from diorama.systems.video_llava.recipe import blocks_of
+from diorama.systems.video_llava.recipe import BLOCKS
 from diorama.systems.video_llava.splice import Kind
 from diorama.systems.video_llava.told import Teller, tell
 from diorama.systems.video_llava.train import Answering, Features, Learner, Reader, learn
 from diorama.training import Run, RunConfig
-from diorama.training.optimizers import parameter_groups
+from diorama.training.optimizers import modules_of, parameter_groups
 from diorama.world.pool import PoolConfig, draw_pool
 from diorama.world.questions import ClipKind
 from diorama.world.questions import Kind as QuestionKind
@@ -273,7 +273,7 @@ def _learn(learner: Answering, llava: VideoLlava, seeing: Seeing, media: Mapping
            steps: int, seed: int, out: Path) -> None:
     config = RunConfig(steps=steps, learning_rate=4e-3, weight_decay=0.05, precision="bf16", seed=seed,
                        save_every=steps, log_every=25, trainable_only=True)
-    groups = parameter_groups(learner, config, muon=blocks_of(learner))
+    groups = parameter_groups(learner, config, muon=modules_of(learner, BLOCKS))
     run = Run(out, learner, config, parameters=groups, device="cpu", progress="silent")
     interviewer = Interviewer(llava.tokenizer, learner.model.config, mixture, seed=seed,
                               images=seeing.train["image"].pool.facts, clips=seeing.train["video"].pool.facts)
