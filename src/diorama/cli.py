@@ -36,7 +36,7 @@ SYSTEMS = (
     System("metadreamer", "makes a textured mesh from text or an image"),
     System("videocon", "says whether a caption fits a clip, and if not, why"),
     System("selfeval", "examines a text-to-image model by its own likelihood",
-           "diorama.systems.selfeval.commands:app"),
+           "diorama.studio.selfeval_commands:app"),
     System("tulu", "tunes language models on instructions and preferences"),
     System("is-vit", "quantises vision transformers to 3-8 bits after training",
            "diorama.systems.is_vit.commands:app"),

@@ -20,7 +20,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from diorama.diffusion import image_data, image_training
-from diorama.diffusion.image_training import Recipe, standardise, time_weights
+from diorama.diffusion.image_training import Recipe, choose, standardise, time_weights
 from diorama.diffusion.networks import read_scheduler
 from diorama.diffusion.schedules import scaled_linear, zero_terminal_snr
 from diorama.diffusion.text import joined
@@ -302,3 +302,13 @@ def test_training_times_favor_the_middle_and_leave_none_out() -> None:
     assert weights.sum().item() == pytest.approx(1.0) and weights.min().item() >= 0.25 / 1000
     middle = (schedule.noise / (schedule.signal + schedule.noise) - 0.5).abs().argmin()
     assert weights[middle] > 2 * weights[0]
+
+
+def test_captions_are_short_but_in_some_steps_and_those_that_tell_more_are_likelier() -> None:
+    rng = np.random.default_rng(0)
+    captions = ["an object", "a red cube and a blue cone", "one object: a red cube. it is on the left side"]
+    drawn = [choose(captions, 7, rng) for _ in range(600)]
+    assert set(drawn) == set(captions[:2])
+    assert 0.75 < np.mean([one == captions[1] for one in drawn]) < 0.9, "4 names against none: 5 to 1"
+    assert {choose(captions, 64, rng) for _ in range(60)} == set(captions)
+    assert choose(captions, 1, rng) == captions[0], "the shortest where all are too long"

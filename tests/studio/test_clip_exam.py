@@ -1,10 +1,16 @@
 """SelfEval over a video model's clips."""
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
+from diorama.cli import main
 from diorama.diffusion.text_to_image import MiniatureConfig, build_miniature
 from diorama.errors import InputError
+from diorama.media.videos import write_video
 from diorama.studio.clip_exam import ClipGenerator, score_clip
 from diorama.systems.emu_video.config import EmuVideoConfig, TemporalConfig
 from diorama.systems.emu_video.pipeline import EmuVideo
@@ -43,3 +49,19 @@ def test_the_given_frame_reaches_the_network(emu: EmuVideo) -> None:
 def test_a_clip_of_another_length_is_refused(emu: EmuVideo) -> None:
     with pytest.raises(InputError, match="trained on 4 frames"):
         score_clip(emu, torch.zeros(5, 3, 16, 16, dtype=torch.uint8), CAPTIONS)
+
+
+def test_score_clip_reads_a_file_and_names_the_likeliest_caption(emu: EmuVideo, tmp_path: Path, capsys) -> None:
+    torch.nn.init.zeros_(emu.video.given.weight)
+    emu.save_pretrained(tmp_path / "weights", card="# tiny")
+    clip = tmp_path / "clip.mp4"
+    write_video(clip, np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8), 4.0)
+    line = ["selfeval", "score-clip", str(clip), *CAPTIONS, "--weights", str(tmp_path / "weights"), "--most", "4"]
+    assert main([*line, "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["captions"] == CAPTIONS and found["best"][0] in CAPTIONS
+    assert sum(found["probabilities"]) == pytest.approx(1.0)
+    assert "the first frame changes nothing" in said.err
+    assert main(line[:4]) == 2 and "a choice needs two" in capsys.readouterr().err
+    assert main([*line[:2], str(tmp_path / "none.mp4"), *line[3:]]) == 2

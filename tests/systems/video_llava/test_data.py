@@ -138,3 +138,18 @@ def draw_mirror(pool, row, frames):
     """The owners of a mirrored scene that is really rendered."""
     drawn = render([pool.facts.scenes[row]], size=32, frames=frames)
     return patch_owners(drawn.mask.numpy(), pool.config)[0]
+
+
+def test_practised_kinds_are_asked_more_and_no_question_twice(tokenizer, world_config, stills, clips):
+    def texts(practised: int) -> list[str]:
+        mixture = Mixture(images=4, clips=0, questions=3, practised=practised, describe=0.0)
+        drafts = [one for step in range(3)
+                  for one in interviewer(tokenizer, world_config, stills, clips, mixture=mixture)(step)]
+        return [text_of(part, tokenizer) for draft in drafts for part in separate(draft.sample)]
+
+    few, many = texts(0), texts(9)
+    assert len(few) == 36 and len(many) > 1.5 * len(few)
+    hard = ("where", "how many", "front", "same", "left of", "right of", "behind")
+    extra = sum(any(word in one for word in hard) for one in many) - sum(any(word in one for word in hard)
+                                                                        for one in few)
+    assert extra >= 0.8 * (len(many) - len(few))

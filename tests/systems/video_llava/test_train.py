@@ -64,7 +64,28 @@ def test_a_told_scene_names_every_patch(told, tokenizer, world_config, stills, c
             assert places == [p, patches + t]
     still = told["image"].of(0)
     assert still.shape == (patches, words.shape[-1])
-    assert (still[:, :vocabulary].sum(1) == 3).tolist() == (stills.owners[0, 0] >= 0).tolist()
+    assert (still[:, :vocabulary].sum(1) > 3).tolist() == (stills.owners[0, 0] >= 0).tolist()
+    assert not still[stills.owners[0, 0] < 0, :vocabulary].any()
+
+
+def test_patches_say_where_they_lie_and_movers_when(told, tokenizer, clips):
+    side = 4
+    def said(row, frame, patch):
+        words = told["video"].of(row)[frame, 1 + patch, : len(tokenizer)]
+        return set(tokenizer.convert_ids_to_tokens(words.nonzero().flatten().tolist()))
+
+    whens = {"first", "last"}
+    seen = set()
+    for row, scene in enumerate(clips.facts.scenes):
+        for frame, patch in zip(*(clips.owners[row] >= 0).nonzero(), strict=True):
+            words, column = said(row, frame, patch), patch % side
+            assert words & {"left", "middle", "right"} >= {"left" if column < 2 else "right"}
+            assert ("front" in words) == (patch // side >= 2) != ("back" in words)
+            if words & whens:
+                assert words & whens == {"first" if frame < 2 else "last"} and "still" not in words
+                assert scene.objects[clips.owners[row][frame, patch]].motions
+                seen |= words & whens
+    assert seen == whens
 
 
 def test_reading_trains_the_language_model_and_the_places(llava, told, tokenizer, world_config, stills, clips):

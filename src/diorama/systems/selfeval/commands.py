@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import App
 
 from diorama.console import Common, emit, note
 from diorama.errors import InputError
 from diorama.systems.selfeval.config import Elimination, Estimator, Method
+
+if TYPE_CHECKING:
+    from diorama.systems.selfeval.pipeline import Verdict
 
 app = App(name="selfeval", help="Examines a text-to-image model by its own likelihood (SelfEval, arXiv 2311.10708).")
 
@@ -27,6 +30,14 @@ def way(name: Way, times: int | None, draws: int, threshold: float, least: int, 
         return Elimination(threshold=threshold, least=least, most=most)
     method: Method = name
     return Estimator(method=method, times=25 if times is None else times, draws=draws)
+
+
+def judged(verdict: Verdict) -> str:
+    """A verdict in words: a line a caption, and the best."""
+    lines = [f"{p:7.1%}  {calls:4d} calls  {caption}" for caption, p, calls in
+             zip(verdict.captions, verdict.probabilities, verdict.calls, strict=True)]
+    kind = "decided" if verdict.choice.decided else "undecided after all calls"
+    return "\n".join([*lines, f"best: {' = '.join(verdict.best)}  (confidence {verdict.confidence:.1%}, {kind})"])
 
 
 @app.command
@@ -81,11 +92,7 @@ def score(
         note(said)
     if not verdict.calibrated:
         note("no temperature was fitted for this model and method, so the probabilities overstate confidence")
-    lines = [f"{p:7.1%}  {calls:4d} calls  {caption}" for caption, p, calls in
-             zip(verdict.captions, verdict.probabilities, verdict.calls, strict=True)]
-    kind = "decided" if verdict.choice.decided else "undecided after all calls"
-    lines.append(f"best: {' = '.join(verdict.best)}  (confidence {verdict.confidence:.1%}, {kind})")
-    emit({"model": model, **verdict.to_json()}, "\n".join(lines), common)
+    emit({"model": model, **verdict.to_json()}, judged(verdict), common)
     return 0
 
 

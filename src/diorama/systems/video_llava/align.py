@@ -36,6 +36,7 @@ WORDS_OF = {"size": (*SIZES, NOTHING), "color": (*COLORS, NOTHING), "shape": (*S
 """What can be said of a patch, an attribute at a time, so that pairs which training never shows can be named too."""
 DOINGS = (*(VERBS[kind] for kind in MOTIONS), "stays still")
 """What the object in a patch can be doing."""
+STILL = len(DOINGS) - 1
 KEPT_SHARE = 0.55
 """Share of the patches that is looked at where only regions are named: objects, outlines and a little ground."""
 GROUND_WEIGHT = 0.3
@@ -52,7 +53,7 @@ def doing_index(scene: Scene, index: int, time: float, spacing: float) -> int:
     for motion in scene.objects[index].motions:
         if motion.start - spacing / 2 <= time <= motion.end + spacing / 2:
             return MOTIONS.index(motion.kind)
-    return len(DOINGS) - 1
+    return STILL
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class CaptionWriter:
         captions = encode_captions(words, self.tokenizer, self.config.text_tower.max_positions)
         rows += rng.sample(range(len(self.facts)), self.named)
         names = torch.zeros(len(rows), 5, 3, dtype=torch.long)
-        doings = torch.full((len(rows), self.frames, 5), len(DOINGS) - 1)
+        doings = torch.full((len(rows), self.frames, 5), STILL)
         for b, row in enumerate(rows):
             scene = self.facts.scenes[row]
             spacing = scene.duration / max(self.frames - 1, 1)

@@ -38,6 +38,12 @@ DESCRIBE: dict[Kind, tuple[str, ...]] = {
 }
 
 
+PRACTISED: dict[Kind, tuple[QuestionKind, ...]] = {
+    "image": ("where", "count", "relation", "same"),
+    "video": ("direction", "order", "motion", "pace", "where", "count"),
+}
+"""Kinds that a small language model learns late: what they need is not a name in one patch."""
+
 IGNORED_PATCH = -2
 OWNED_SHARE, EMPTY_SHARE = 0.12, 0.02
 """A patch shows an object that covers this share of it, and the ground if all objects cover less than the second."""
@@ -187,6 +193,8 @@ class Mixture:
     clips: int = 3
     questions: int = 12
     """Questions packed behind each medium, each as if it were asked alone."""
+    practised: int = 0
+    """Questions more behind each medium, of the kinds in PRACTISED alone."""
     describe: float = 0.05
     """Share of media with a request for a description among their questions."""
 
@@ -235,10 +243,12 @@ class Interviewer:
     def _turns(self, scene: Scene, visible: list[bool], kind: Kind, rng: Random) -> list[Turn]:
         # what a still shows is learned from images, so clips are mostly asked what only they show
         kinds: list[QuestionKind] = list(IMAGE_KINDS) if kind == "image" else [*CLIP_KINDS, *rng.sample(IMAGE_KINDS, 3)]
-        asked = [] if self.task == "project" else [
-            Turn(q.question, q.answer)
-            for q in questions(scene, rng, n=self.mixture.questions, kinds=kinds, visible=visible)
-        ]
+        asked: list[Turn] = []
+        if self.task != "project":
+            drawn = questions(scene, rng, n=self.mixture.questions, kinds=kinds, visible=visible)
+            if self.mixture.practised:
+                drawn += questions(scene, rng, n=self.mixture.practised, kinds=PRACTISED[kind], visible=visible)
+            asked = [Turn(question, answer) for question, answer in {q.question: q.answer for q in drawn}.items()]
         if not asked or rng.random() < self.mixture.describe:
             words = caption(scene, rng, detail="full", visible=visible)
             asked.append(Turn(rng.choice(DESCRIBE[kind]), words))
