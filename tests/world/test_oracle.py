@@ -29,9 +29,9 @@ from diorama.world.oracle_measurement import (
 from diorama.world.readings import VideoReading, camera_of, reading_of
 from diorama.world.rendering import frame_times, render
 from diorama.world.sampling import sample_scene
-from diorama.world.scene import COLORS, SHAPES
+from diorama.world.scene import COLORS, SHAPES, TURN
 from diorama.world.statements import Description
-from diorama.world.tracks import tracks_of
+from diorama.world.tracks import Leg, named, one_at_a_time, tracks_of, turns_of
 
 NOISE = 0.03
 
@@ -164,6 +164,29 @@ def test_pace_is_read():
     assert asked > 15 and right / asked > 0.9
 
 
+@pytest.mark.parametrize("pace", ["slowly", "quickly"])
+@pytest.mark.parametrize("seconds", [2.0, 4.0])
+def test_a_turn_is_found_in_noisy_quarter_turns_and_none_where_nothing_turns(pace, seconds):
+    rng = Random(f"{pace} {seconds}")
+    times = [seconds * i / 15 for i in range(16)]
+    start, end = times[3], times[13]
+
+    def angles(speed, noise):
+        return [(70 + speed * (min(max(t, start), end) - start) + rng.gauss(0, noise)) % 90 for t in times]
+
+    leg, = turns_of(angles(TURN[pace], 5.0), times)
+    assert named(leg).kind == "spin" and named(leg).pace == pace
+    assert abs(leg.start - start) < 0.4 and abs(leg.end - end) < 0.4
+    assert turns_of(angles(0.0, 5.0), times) == []
+    assert turns_of(angles(0.0, 200.0), times) == [], "angles that say nothing are no turn"
+
+
+def test_what_is_quicker_than_anything_in_the_world_was_misread():
+    slide, jump = Leg("right", 1.2, 0.2, 1.0), Leg("away", -2.0, 1.2, 1.4)
+    assert one_at_a_time([slide, jump], 0.13) == [slide]
+    assert one_at_a_time([slide, replace(jump, change=-0.6)], 0.13) == [slide, replace(jump, change=-0.6)]
+
+
 def test_a_still_scene_has_no_motion():
     for seed in range(10):
         scene = replace(sample_scene(seed), duration=2.0)
@@ -282,6 +305,16 @@ def test_the_first_sight_of_unseen_renders(network, size, samples):
     least = {"color": 0.97, "size": 0.97, "count": 0.93, "position (0.4 m)": 0.97, "shape": 0.9}
     for name, share in least.items():
         assert tally.right[name] / tally.asked[name] > share, name
+
+
+@pytest.mark.parametrize("seed", [4, 33])
+def test_what_moves_before_another_is_told_apart(network, seed):
+    """Scenes in which each of two objects is in the other's part of the picture, so both have to be fitted in turn."""
+    scene = sample_scene(seed, split="test", moving=True)
+    times = frame_times(scene, 16)
+    read = read_video(render([scene], size=64, frames=16).rgb[0], times=times, detector=network)
+    told = sorted((t.color, t.shape, [m.motion.kind for m in t.motions]) for t in read.tracks)
+    assert told == sorted((o.color, o.shape, [m.kind for m in o.motions]) for o in scene.objects)
 
 
 def test_the_card_is_met_by_a_sample(network):

@@ -17,7 +17,7 @@ from diorama.world.facts import TURNING_SHAPES
 from diorama.world.readings import ReadMotion, ReadObject, Track, camera_of, size_of
 from diorama.world.scene import RADIUS, SHAPES, Camera
 from diorama.world.stages import Look, Part, Pose, Stage, Try, calibrated, middle_of, pose_at, staged, window_of
-from diorama.world.tracks import Leg, legs_of, named, one_at_a_time, smoothed, turns_of
+from diorama.world.tracks import Leg, legs_of, named, one_at_a_time, smoothed, spacing_of, turns_of
 
 STIR = 0.02
 """Mean change of the pixels around an object, of 1, from which it is asked what it does."""
@@ -29,6 +29,8 @@ GOOD = 25.0
 """Misfit, in wholly wrong pixels, up to which a pose is believed at once."""
 THERE = 15.0
 """Wrong pixels a frame that a doubtful object must put right to be believed."""
+ROUNDS = 3
+"""How often objects that stir are fitted in turn where they fit badly: each is in the other's picture."""
 HEIGHTS = (0.0, 0.35, 0.7, 1.05, 1.4)
 """Heights in metres at which an object whose pose does not fit is tried."""
 
@@ -49,11 +51,14 @@ def explained(tracks: Sequence[Track], pixels: Tensor, times: Sequence[float]) -
     stirring = [k for k in range(len(tracks)) if _stirs(stage, k)]
     for k in set(range(len(tracks))) - set(stirring):
         _hold(stage, k, first)
-    found = {}
-    for k in stirring:
-        clear = [i for i, o in enumerate(tracks[k].frames) if o is not None and o.visible > SEEN]
-        found[k] = _followed(stage, k, clear)
-    return tuple(_told(track, stage, k, found.get(k, {}), times) for k, track in enumerate(tracks)
+    found: dict[int, dict[int, tuple[float, Pose]]] = {}
+    for _ in range(ROUNDS if len(stirring) > 1 else 1):
+        for k in stirring:
+            clear = [i for i, o in enumerate(tracks[k].frames) if o is not None and o.visible > SEEN]
+            if k not in found or any(error > GOOD for error, _ in found[k].values()):
+                found[k] = _followed(stage, k, clear)
+    poses = {k: {i: pose for i, (_, pose) in fits.items()} for k, fits in found.items()}
+    return tuple(_told(track, stage, k, poses.get(k, {}), times) for k, track in enumerate(tracks)
                  if not _is_doubtful(track) or _is_there(stage, k))
 
 
@@ -134,8 +139,8 @@ def _is_there(stage: Stage, k: int) -> bool:
     return (errors[1] - errors[0]) / len(some) > THERE
 
 
-def _followed(stage: Stage, k: int, frames: list[int]) -> dict[int, Pose]:
-    """The poses of an object in the frames in which it can be seen; the stage takes them over."""
+def _followed(stage: Stage, k: int, frames: list[int]) -> dict[int, tuple[float, Pose]]:
+    """Misfits and poses of an object in the frames in which it can be seen; the stage takes the poses over."""
     tries = [Try(i, k, *part) for i, part in _around(stage, k) if i in frames]
     if not tries:
         return {}
@@ -148,7 +153,7 @@ def _followed(stage: Stage, k: int, frames: list[int]) -> dict[int, Pose]:
             found[n] = min(found[n], other, key=lambda row: row[0])
     for t, (_, pose) in zip(tries, found, strict=True):
         stage.cast[t.frame][k] = (t.look, pose)
-    return {t.frame: pose for t, (_, pose) in zip(tries, found, strict=True)}
+    return {t.frame: fit for t, fit in zip(tries, found, strict=True)}
 
 
 def _others(stage: Stage, tries: Sequence[Try], found: Sequence[tuple[float, Pose]], n: int) -> list[Pose]:
@@ -180,4 +185,4 @@ def _legs(poses: Sequence[Pose], moments: list[float], look: Look) -> list[Leg]:
     legs = [leg for name, values in series.items() for leg in legs_of(name, smoothed(values), moments)]
     if look.shape in TURNING_SHAPES:
         legs += turns_of([p.yaw % 90 for p in poses], moments)
-    return one_at_a_time(legs)
+    return one_at_a_time(legs, spacing_of(moments))

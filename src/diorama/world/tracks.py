@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 from diorama.world.detector import Candidate
 from diorama.world.readings import SURE, ReadMotion, Track, object_of, size_of
@@ -22,8 +22,13 @@ CLEAR = 0.7
 """Least score of what is there for one frame only, or at neither end of the clip."""
 BEGIN = 0.25
 """Least score with which a track begins; once begun, less keeps it alive."""
-STILL = {"right": 0.4, "away": 0.45, "up": 0.4, "size": 0.17, "yaw": 38.0}
+STILL = {"right": 0.5, "away": 0.55, "up": 0.5, "size": 0.27, "yaw": 52.0}
 """Least change (metres, log of the radius, degrees) that is a motion. Real ones exceed 0.75 m, 0.3 and 60 degrees."""
+FASTEST = {"right": 1.4 * SPEED["quickly"], "away": 1.4 * SPEED["quickly"], "up": 1.4 * SPEED["quickly"],
+           "size": 1.6 * math.log(RATE["quickly"])}
+"""The same a second: what changes faster was misread in a frame or two."""
+TOGETHER, STEADY = 0.7, 0.15
+"""How well a turn has to explain the angles, of 1, and how much better than standing still does."""
 KINDS: dict[str, tuple[MotionKind, MotionKind]] = {
     "right": ("right", "left"), "away": ("away", "towards"), "up": ("up", "down"), "size": ("grow", "shrink"),
 }
@@ -133,12 +138,17 @@ def _motions(line: list[Candidate | None], times: Sequence[float], shape: Shape)
     legs = [leg for name, values in series.items() for leg in legs_of(name, smoothed(values), moments)]
     if shape in TURNING:
         legs += turns_of([c.quarter_turn for c in seen], moments)
-    motions = [ReadMotion(named(leg), leg.margin) for leg in one_at_a_time(legs)]
+    motions = [ReadMotion(named(leg), leg.margin) for leg in one_at_a_time(legs, spacing_of(times))]
     for kind, absent, edge in (("appear", there[0], there[0]), ("vanish", len(line) - 1 - there[-1], there[-1] + 1)):
         if absent:
             moment = (times[edge - 1] + times[edge]) / 2
             motions.append(ReadMotion(Motion("appear" if kind == "appear" else "vanish", moment, moment), 2.0))
     return tuple(sorted(motions, key=lambda m: m.motion.start))
+
+
+def spacing_of(times: Sequence[float]) -> float:
+    """Seconds between two frames."""
+    return (times[-1] - times[0]) / max(len(times) - 1, 1)
 
 
 def smoothed(values: list[float]) -> list[float]:
@@ -185,23 +195,33 @@ def _trimmed(name: str, values: list[float], times: list[float], first: int, las
 
 
 def turns_of(angles: list[float], times: list[float]) -> list[Leg]:
-    """The stretch in which a quarter turn, known in degrees within 0..90, keeps changing."""
-    steps = [(b - a + 45) % 90 - 45 for a, b in pairwise(angles)]
-    moving = [abs(step) > 6 + 6 * (times[i + 1] - times[i]) for i, step in enumerate(steps)]
-    if sum(moving) < 2:
-        return []
-    first, last = moving.index(True), len(moving) - 1 - moving[::-1].index(True)
-    inside = steps[first : last + 1]
-    total = sum(abs(step) for step in inside)
-    if total < STILL["yaw"] or sum(moving) < 0.6 * len(inside):
-        return []
-    return [Leg("yaw", total, times[first], times[last + 1])]
+    """The stretch and pace of turning that explain best a quarter turn known in degrees within 0..90, if any does.
+
+    Turned back by what has passed of it, all angles must lie together: the length of their mean direction, four times
+    around, is compared with that of the angles as they are.
+    """
+    def together(speed: float, start: float, end: float) -> float:
+        turned = [4 * math.radians(angle - speed * (min(max(time, start), end) - start))
+                  for angle, time in zip(angles, times, strict=True)]
+        return math.hypot(sum(map(math.cos, turned)), sum(map(math.sin, turned))) / len(turned)
+
+    tries = [(together(speed, start, end), speed * (end - start), start, end)
+             for speed in TURN.values() for start, end in combinations(times, 2)
+             if speed * (end - start) >= STILL["yaw"]]
+    best, turn, start, end = max(tries, default=(0.0, 0.0, 0.0, 0.0))
+    least = max(TOGETHER, together(0.0, 0.0, 0.0) + STEADY)
+    return [Leg("yaw", turn, start, end)] if best > least else []
 
 
-def one_at_a_time(legs: list[Leg]) -> list[Leg]:
-    """An object does one thing at a time: of legs that overlap the clearest stays."""
+def one_at_a_time(legs: list[Leg], spacing: float) -> list[Leg]:
+    """An object does one thing at a time, at a pace of the world: of legs that overlap the clearest stays.
+
+    spacing: seconds between two frames, by which a leg may seem too short.
+    """
     kept: list[Leg] = []
-    for leg in sorted(legs, key=lambda g: -g.margin):
+    possible = [leg for leg in legs
+                if abs(leg.change) <= FASTEST.get(leg.coordinate, math.inf) * (leg.end - leg.start + spacing)]
+    for leg in sorted(possible, key=lambda g: -g.margin):
         def overlap(other: Leg, leg: Leg = leg) -> float:
             shared = min(leg.end, other.end) - max(leg.start, other.start)
             return shared / max(min(leg.end - leg.start, other.end - other.start), 1e-6)
