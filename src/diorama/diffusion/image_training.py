@@ -54,7 +54,7 @@ class Recipe:
     autoencoder: RunConfig = field(default_factory=lambda: RunConfig(
         steps=4000, learning_rate=1e-3, weight_decay=0.0, precision="bf16", save_every=500, log_every=50))
     network: RunConfig = field(default_factory=lambda: RunConfig(
-        steps=3600, learning_rate=2e-3, weight_decay=0.01, betas=(0.9, 0.99), warmup=200,
+        steps=9200, learning_rate=2e-3, weight_decay=0.01, betas=(0.9, 0.99), warmup=200,
         precision="bf16", ema=0.999, save_every=500, log_every=50))
     autoencoder_batch: int = 32
     batch: int = 128

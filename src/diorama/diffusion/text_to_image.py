@@ -1,7 +1,7 @@
 """A text-to-image model: network, text encoder, autoencoder and schedule as one object that draws and denoises.
 
     model = TextToImage.from_pretrained("text-to-image-mini")
-    images = model.generate(["a red cube and a blue sphere"], guidance=3.0)
+    images = model.generate(["a red cube and a blue sphere"], guidance=5.0)
 
 The miniature is a small `PixArtTransformer2DModel` on a small `AutoencoderKL`'s latents; a folder or hub id in
 diffusers' own layout (Stable Diffusion 1 and 2, PixArt, DeepFloyd IF's first stage) is read into the same object.
@@ -140,14 +140,14 @@ class TextToImage:
         return Guided(self.denoiser, branches, tuple(branch_weights((guidance,))))
 
     @torch.no_grad()
-    def draw_latents(self, captions: Sequence[str], *, steps: int = 25, guidance: float = 3.0, seed: int = 0) -> Tensor:
+    def draw_latents(self, captions: Sequence[str], *, steps: int = 25, guidance: float = 5.0, seed: int = 0) -> Tensor:
         """One latent a caption by DDIM with steps dense near pure noise; row i depends on `seed` + i alone."""
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(captions))]
         noise = torch.stack([torch.randn(self.latent_shape, generator=g) for g in generators]).to(self.device)
         visited = schedules.dense_near_noise(len(self.schedule), steps)
         return sample_ddim(self.guided(captions, guidance), noise, self.schedule, visited)
 
-    def generate(self, captions: Sequence[str], *, steps: int = 25, guidance: float = 3.0, seed: int = 0) -> Tensor:
+    def generate(self, captions: Sequence[str], *, steps: int = 25, guidance: float = 5.0, seed: int = 0) -> Tensor:
         """One picture a caption, uint8 (B, 3, S, S)."""
         return self.to_pixels(self.draw_latents(captions, steps=steps, guidance=guidance, seed=seed))
 

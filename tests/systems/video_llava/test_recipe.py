@@ -6,6 +6,7 @@ import torch
 from diorama.errors import InputError
 from diorama.systems.video_llava import recipe as recipes
 from diorama.systems.video_llava.data import Mixture
+from diorama.systems.video_llava.finish import stage_folders
 from diorama.systems.video_llava.pipeline import VideoLlava
 from diorama.systems.video_llava.recipe import STAGES, Recipe, World, adjusted, load_aligners, train_stage
 from diorama.training import RunConfig
@@ -117,3 +118,16 @@ def test_steps_and_rate_belong_to_one_stage():
 def test_the_words_of_the_world_fit_the_text_tower(recipe):
     assert recipe.config.text_tower.vocab_size == recipe.config.language.vocab_size
     assert recipes.MINIATURE.text_tower.max_positions == recipe.config.text_tower.max_positions
+
+
+def test_the_card_lists_every_run_and_the_one_that_went_before(tmp_path):
+    folders = ["read-before", "read", "align/images", "align/clips", "project", "instruct"]
+    for name in folders[1:]:
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "metrics.jsonl").write_text("{}\n")
+    assert stage_folders(tmp_path) == folders[1:]
+    (tmp_path / "read-before").mkdir()
+    with pytest.raises(InputError, match="lacks the log of read-before"):
+        stage_folders(tmp_path)
+    (tmp_path / "read-before" / "metrics.jsonl").write_text("{}\n")
+    assert stage_folders(tmp_path) == folders

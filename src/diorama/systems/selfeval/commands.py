@@ -244,7 +244,7 @@ def train(
 
 
 @app.command
-def finish(source: Path, *, each: int = 200, guidance: float = 3.0, common: Common = COMMON) -> int:
+def finish(source: Path, *, each: int = 200, guidance: float = 5.0, common: Common = COMMON) -> int:
     """Make a trained miniature ready to ship: half precision, measured by the oracle and by itself, with its card.
 
     Parameters

@@ -27,7 +27,7 @@ GOALS = {"one object, color and shape right": 0.90, "two objects, both bound": 0
 MEASURED = "measured.json"
 
 
-def finish(source: Path, out: Path, *, each: int = 200, guidance: float = 3.0, seed: int = 0, device: str = "auto",
+def finish(source: Path, out: Path, *, each: int = 200, guidance: float = 5.0, seed: int = 0, device: str = "auto",
            read: Read | None = None, progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Write the model in `source` to `out` as it is shipped; the numbers on its card, also in measured.json.
 

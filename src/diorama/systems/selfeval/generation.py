@@ -21,7 +21,7 @@ def at_first_sight(pixels: Tensor) -> list[ImageReading]:
     return read_images(pixels, closely=False)
 
 
-def generation_credit(model: TextToImage, captions: Sequence[str], *, guidance: float = 3.0, steps: int = 25,
+def generation_credit(model: TextToImage, captions: Sequence[str], *, guidance: float = 5.0, steps: int = 25,
                       seed: int = 0, read: Read | None = None) -> np.ndarray:
     """1 for each caption whose drawn picture shows what it says, as the oracle reads it, else 0; (N,).
 

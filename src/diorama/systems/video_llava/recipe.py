@@ -62,7 +62,7 @@ BLOCKS = (CLIPEncoderLayer, LlamaDecoderLayer)
 IMAGES = PoolConfig(families=8_000, members=4)
 CLIPS = PoolConfig(families=2_400, members=3, frames=8, seed=1_000_000)
 DESCRIBED = Mixture(images=8, clips=4)
-ASKED = Mixture()
+ASKED = Mixture(images=12, clips=3, questions=6, practised=6)
 _ALIGNED = RunConfig(learning_rate=5e-3, weight_decay=0.05, betas=(0.9, 0.98), precision="bf16", log_every=20)
 _SPOKEN = RunConfig(weight_decay=0.05, precision="bf16", log_every=20, save_every=100, trainable_only=True)
 
@@ -87,9 +87,9 @@ class Recipe:
     shown_images: int = 32_000
     shown_clips: int = 10_000
     """How many images and clips the stages see that need the towers' features, mirror images last."""
-    read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2100, learning_rate=4e-3))
-    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=800, learning_rate=4e-3))
-    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2400, learning_rate=4e-3))
+    read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=3600, learning_rate=4e-3))
+    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=600, learning_rate=4e-3))
+    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2000, learning_rate=4e-3))
     described: Mixture = DESCRIBED
     mixture: Mixture = ASKED
 
