@@ -89,7 +89,7 @@ class Recipe:
     """How many images and clips the stages see that need the towers' features, mirror images last."""
     read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=3600, learning_rate=4e-3))
     project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=600, learning_rate=4e-3))
-    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2000, learning_rate=4e-3))
+    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2700, learning_rate=4e-3))
     described: Mixture = DESCRIBED
     mixture: Mixture = ASKED
 
