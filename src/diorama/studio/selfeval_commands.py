@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from diorama.console import Common, emit, note
-from diorama.errors import InputError
-from diorama.systems.selfeval.commands import Way, app, judged, way
+from diorama.systems.selfeval.commands import HOW, How, app, judged, need_two
 
 DEFAULT = "emu-video-mini"
 COMMON = Common()
@@ -18,12 +17,7 @@ def score_clip(
     *captions: str,
     weights: str = DEFAULT,
     first_frame: bool = True,
-    method: Way = "elimination",
-    times: int | None = None,
-    draws: int = 1,
-    threshold: float = 0.02,
-    least: int = 4,
-    most: int = 50,
+    how: How = HOW,
     common: Common = COMMON,
 ) -> int:
     """Which of some captions a video generator holds likeliest for a clip, for instance which motion word.
@@ -34,22 +28,9 @@ def score_clip(
         A shipped video model, or a folder that `diorama emu-video train` or `import` left.
     first_frame
         Show the model the clip's first frame, so that what the captions share is settled and the motion decides.
-    method
-        elimination: mse until one caption is left. The others take a fixed number of network calls.
-    times
-        Times of the schedule, for a fixed number of calls (default 25).
-    draws
-        Noise draws at every time.
-    threshold
-        p of the paired test below which elimination drops a caption.
-    least
-        Calls a caption before the first test.
-    most
-        Calls a caption at most.
     """
-    how = way(method, times, draws, threshold, least, most)
-    if len(captions) < 2:
-        raise InputError(f"{len(captions)} caption was given, and a choice needs two. Pass more after the clip.")
+    settings = how.settings()
+    need_two(captions, "clip")
     if common.dry_run:
         emit({"weights": weights, "clip": str(clip), "captions": list(captions)},
              f"would load {weights} and score {len(captions)} captions for {clip}", common)
@@ -62,7 +43,7 @@ def score_clip(
     if first_frame and not emu.takes_image:
         note(f"{weights} was never trained to begin with a given image, so the first frame changes nothing")
     shown = read_frames(ClipFile(clip, ()), emu.config.temporal.frames, emu.config.fps, emu.base.image_size)
-    verdict = score(emu, shown, captions, how, give_first=first_frame, seed=common.seed)
+    verdict = score(emu, shown, captions, settings, give_first=first_frame, seed=common.seed)
     for said in verdict.notes:
         note(said)
     emit({"weights": weights, **verdict.to_json()}, judged(verdict), common)

@@ -54,8 +54,8 @@ def explained(tracks: Sequence[Track], pixels: Tensor, times: Sequence[float]) -
     found: dict[int, dict[int, tuple[float, Pose]]] = {}
     for _ in range(ROUNDS if len(stirring) > 1 else 1):
         for k in stirring:
-            clear = [i for i, o in enumerate(tracks[k].frames) if o is not None and o.visible > SEEN]
             if k not in found or any(error > GOOD for error, _ in found[k].values()):
+                clear = [i for i, o in enumerate(tracks[k].frames) if o is not None and o.visible > SEEN]
                 found[k] = _followed(stage, k, clear)
     poses = {k: {i: pose for i, (_, pose) in fits.items()} for k, fits in found.items()}
     return tuple(_told(track, stage, k, poses.get(k, {}), times) for k, track in enumerate(tracks)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from diorama.console import Common, emit, note
 from diorama.errors import InputError
@@ -21,15 +23,42 @@ COMMON = Common()
 Way = Literal["elimination", "chain", "path", "line", "mse"]
 
 
-def way(name: Way, times: int | None, draws: int, threshold: float, least: int, most: int) -> Estimator | Elimination:
-    """The flags of estimation as settings; InputError for flags that the chosen way does not take."""
-    if name == "elimination":
-        if times is not None or draws != 1:
-            raise InputError("--times and --draws fix the number of calls, and elimination decides it itself. "
-                             "Pass --method path, line, mse or chain with them, or --most.")
-        return Elimination(threshold=threshold, least=least, most=most)
-    method: Method = name
-    return Estimator(method=method, times=25 if times is None else times, draws=draws)
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """The flags that say how a likelihood is estimated, the same in every command that asks for one."""
+
+    method: Way = "elimination"
+    """elimination: mse until one caption is left. The others take a fixed number of network calls."""
+    times: int | None = None
+    """Times of the schedule, for a fixed number of calls (default 25)."""
+    draws: int = 1
+    """Noise draws at every time."""
+    threshold: float = 0.02
+    """p of the paired test below which elimination drops a caption."""
+    least: int = 4
+    """Calls a caption before the first test."""
+    most: int = 50
+    """Calls a caption at most."""
+
+    def settings(self) -> Estimator | Elimination:
+        """The flags as settings; InputError for flags that the chosen method does not take."""
+        if self.method == "elimination":
+            if self.times is not None or self.draws != 1:
+                raise InputError("--times and --draws fix the number of calls, and elimination decides it itself. "
+                                 "Pass --method path, line, mse or chain with them, or --most.")
+            return Elimination(threshold=self.threshold, least=self.least, most=self.most)
+        method: Method = self.method
+        return Estimator(method=method, times=25 if self.times is None else self.times, draws=self.draws)
+
+
+HOW = How()
+
+
+def need_two(captions: Sequence[str], of: str) -> None:
+    """InputError for captions of a picture or a clip among which there is nothing to choose."""
+    if len(captions) < 2:
+        raise InputError(f"{len(captions)} caption was given, and a choice needs two. Pass more after the {of}.")
 
 
 def judged(verdict: Verdict) -> str:
@@ -45,12 +74,7 @@ def score(
     picture: Path,
     *captions: str,
     model: str = DEFAULT,
-    method: Way = "elimination",
-    times: int | None = None,
-    draws: int = 1,
-    threshold: float = 0.02,
-    least: int = 4,
-    most: int = 50,
+    how: How = HOW,
     calibration: Path | None = None,
     common: Common = COMMON,
 ) -> int:
@@ -60,24 +84,11 @@ def score(
     ----------
     model
         A shipped miniature, a folder, or a hub id in diffusers' layout.
-    method
-        elimination: mse until one caption is left. The others take a fixed number of network calls.
-    times
-        Times of the schedule, for a fixed number of calls (default 25).
-    draws
-        Noise draws at every time.
-    threshold
-        p of the paired test below which elimination drops a caption.
-    least
-        Calls a caption before the first test.
-    most
-        Calls a caption at most.
     calibration
         A calibration.json that `evaluate` left; by default the checkpoint's own.
     """
-    how = way(method, times, draws, threshold, least, most)
-    if len(captions) < 2:
-        raise InputError(f"{len(captions)} caption was given, and a choice needs two. Pass more after the picture.")
+    settings = how.settings()
+    need_two(captions, "picture")
     if common.dry_run:
         emit({"model": model, "picture": str(picture), "captions": list(captions)},
              f"would load {model} and score {len(captions)} captions for {picture}", common)
@@ -85,7 +96,7 @@ def score(
     from diorama.systems.selfeval.confidence import Calibration
     from diorama.systems.selfeval.pipeline import SelfEval
 
-    exam = SelfEval.from_pretrained(model, how, calibration=Calibration.load(calibration) if calibration else None,
+    exam = SelfEval.from_pretrained(model, settings, calibration=Calibration.load(calibration) if calibration else None,
                                     device=common.device, seed=common.seed)
     verdict = exam.score(picture, captions)
     for said in verdict.notes:
@@ -104,15 +115,12 @@ def evaluate(
     items: Path | None = None,
     images: Path | None = None,
     each: int = 100,
-    method: Way = "elimination",
-    times: int | None = None,
-    draws: int = 1,
-    threshold: float = 0.02,
-    least: int = 4,
-    most: int = 50,
+    how: How = HOW,
     common: Common = COMMON,
 ) -> int:
     """Accuracy by task with intervals and chance, on the world or on a file of items or pairs.
+
+    Pairs always take a fixed number of calls.
 
     Parameters
     ----------
@@ -126,20 +134,8 @@ def evaluate(
         Folder of the items' pictures (default: beside the file).
     each
         Items of each task, on the world.
-    method
-        elimination, or an estimator with a fixed number of calls; pairs always take the latter.
-    times
-        Times of the schedule, for a fixed number of calls (default 25).
-    draws
-        Noise draws at every time.
-    threshold
-        p of the paired test below which elimination drops a caption.
-    least
-        Calls a caption before the first test.
-    most
-        Calls a caption at most.
     """
-    how = way(method, times, draws, threshold, least, most)
+    settings = how.settings()
     wanted = [task.strip() for task in tasks.split(",")] if tasks else None
     if items is not None and not items.is_file():
         raise InputError(f"There is no file {items}. Pass JSON lines of items, or leave --items out for the world.")
@@ -149,7 +145,7 @@ def evaluate(
         return 0
     from diorama.systems.selfeval import examination
 
-    exam = examination.load(model, how, common.device, common.seed)
+    exam = examination.load(model, settings, common.device, common.seed)
     if wanted == ["pairs"] or (items is not None and examination.is_pairs(items)):
         found = examination.examine_pairs(exam, items, images, each, common.seed)
         emit({"model": model, **found.to_json()}, found.table(), common)
