@@ -5,8 +5,9 @@ import torch
 
 from diorama.errors import InputError
 from diorama.systems.video_llava import recipe as recipes
-from diorama.systems.video_llava.data import Mixture
+from diorama.systems.video_llava.data import Mixture, Seen
 from diorama.systems.video_llava.finish import stage_folders
+from diorama.systems.video_llava.model import SharedProjector
 from diorama.systems.video_llava.pipeline import VideoLlava
 from diorama.systems.video_llava.recipe import STAGES, Recipe, World, adjusted, load_aligners, train_stage
 from diorama.training import RunConfig
@@ -121,7 +122,7 @@ def test_the_words_of_the_world_fit_the_text_tower(recipe):
 
 
 def test_the_card_lists_every_run_and_the_one_that_went_before(tmp_path):
-    folders = ["read-before", "read", "align/images", "align/clips", "project", "instruct"]
+    folders = ["read-before", "read", "align/images", "align/clips-before", "align/clips", "project", "instruct"]
     for name in folders[1:]:
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "metrics.jsonl").write_text("{}\n")
@@ -131,3 +132,16 @@ def test_the_card_lists_every_run_and_the_one_that_went_before(tmp_path):
         stage_folders(tmp_path)
     (tmp_path / "read-before" / "metrics.jsonl").write_text("{}\n")
     assert stage_folders(tmp_path) == folders
+
+
+def test_a_fresh_projector_sees_every_channel_around_zero_with_deviation_one(trained, recipe):
+    """Feature layer -2 has no norm behind it, so channels lie far from zero."""
+    torch.manual_seed(0)
+    projector = SharedProjector(recipe.config.tower.hidden_size, 12)
+    plain = projector[0].weight.clone(), projector[0].bias.clone()
+    images = trained["world"].images
+    features = torch.randn(len(images), 4, recipe.config.tower.hidden_size) * 7 + 30
+    recipes.standardise(projector, [Seen(images, features)])
+    scaled = (features.flatten(0, 1) - features.flatten(0, 1).mean(0)) / features.flatten(0, 1).std(0)
+    torch.testing.assert_close(projector[0](features).flatten(0, 1), scaled @ plain[0].T + plain[1],
+                               atol=1e-3, rtol=1e-3)

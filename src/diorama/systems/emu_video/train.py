@@ -158,7 +158,8 @@ class Lessons:
     @cached_property
     def weights(self) -> Tensor:
         """The chance of each time, (N,)."""
-        return time_weights(self.mode.schedule, self.recipe.uniform_times)
+        frames = self.config.temporal.frames
+        return time_weights(self.mode.schedule, self.recipe.uniform_times, frames=frames)
 
     def given(self, latents: Tensor, generator: torch.Generator) -> Tensor:
         """The frames that each clip is given: its first, or its keyframes with noise."""

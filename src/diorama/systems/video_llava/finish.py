@@ -74,9 +74,9 @@ def calibrate(llava: VideoLlava, calibration: Path, held_out: Path) -> dict[str,
 def stage_folders(runs: Path) -> list[str]:
     """The stages' runs, in order; alignment has two, and a run that an earlier one went before has that in a folder
     STAGE-before beside it."""
-    names = [name for stage in STAGES for name in
-             ([f"{stage}/images", f"{stage}/clips"] if stage == "align" else
-              [f"{stage}-before"] * (runs / f"{stage}-before").is_dir() + [stage])]
+    names = [name for stage in STAGES for part in
+             ([f"{stage}/images", f"{stage}/clips"] if stage == "align" else [stage])
+             for name in [f"{part}-before"] * (runs / f"{part}-before").is_dir() + [part]]
     absent = [name for name in names if not (runs / name / "metrics.jsonl").is_file()]
     if absent:
         raise InputError(f"{runs} lacks the log of {', '.join(absent)}, which the card reports. "

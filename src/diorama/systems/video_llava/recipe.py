@@ -11,12 +11,13 @@ nothing of each other, so they can be trained at the same time; all but `align` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -36,9 +37,9 @@ from diorama.systems.video_llava.align import (
     video_aligner,
 )
 from diorama.systems.video_llava.config import MINIATURE, VideoLlavaConfig
-from diorama.systems.video_llava.data import Interviewer, Mixture, Prepared, prepare, seen_once
+from diorama.systems.video_llava.data import Interviewer, Mixture, Prepared, Seen, prepare, seen_once
 from diorama.systems.video_llava.familiarity import Familiarity, token_statistics
-from diorama.systems.video_llava.model import ImageTower, LanguageBindAligner, VideoLlavaModel
+from diorama.systems.video_llava.model import ImageTower, LanguageBindAligner, SharedProjector, VideoLlavaModel
 from diorama.systems.video_llava.pipeline import VideoLlava
 from diorama.systems.video_llava.processing import build_word_tokenizer
 from diorama.systems.video_llava.splice import Kind
@@ -56,13 +57,15 @@ ALIGNER = "aligner.safetensors"
 TELLER = "teller.safetensors"
 """What reading leaves beside the model: the places of the teller, which the stage `project` aims at."""
 FAMILIAR_IMAGES = 4000
-BLOCKS = (CLIPEncoderLayer, LlamaDecoderLayer)
-"""The transformer blocks of towers and language model, whose matrices Muon trains."""
+STANDARDISED_ON = 200
+"""Media of each kind that set the scale of the projector's inputs."""
+BLOCKS = (CLIPEncoderLayer, LlamaDecoderLayer, SharedProjector)
+"""The transformer blocks of towers and language model, and the projector, whose matrices Muon trains."""
 
 IMAGES = PoolConfig(families=8_000, members=4)
 CLIPS = PoolConfig(families=2_400, members=3, frames=8, seed=1_000_000)
 DESCRIBED = Mixture(images=8, clips=4)
-ASKED = Mixture(images=12, clips=3, questions=6, practised=6)
+ASKED = Mixture(images=9, clips=5, questions=6, practised=6)
 _ALIGNED = RunConfig(learning_rate=5e-3, weight_decay=0.05, betas=(0.9, 0.98), precision="bf16", log_every=20)
 _SPOKEN = RunConfig(weight_decay=0.05, precision="bf16", log_every=20, save_every=100, trainable_only=True)
 
@@ -83,13 +86,13 @@ class Recipe:
     kept_images: int = 32
     """Images a step that hold the text tower in place while temporal attention learns."""
     align_images: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=2400, save_every=200))
-    align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=1000, save_every=100))
+    align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=3200, save_every=100))
     shown_images: int = 32_000
     shown_clips: int = 10_000
     """How many images and clips the stages see that need the towers' features, mirror images last."""
     read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=3600, learning_rate=4e-3))
-    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=600, learning_rate=4e-3))
-    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2700, learning_rate=4e-3))
+    project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=800, learning_rate=4e-3))
+    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=1700, learning_rate=4e-3))
     described: Mixture = DESCRIBED
     mixture: Mixture = ASKED
 
@@ -128,11 +131,15 @@ def train_stage(stage: Stage, recipe: Recipe, world: World, out: Path, *, init: 
     llava = VideoLlava.from_pretrained(init, device=device)
     images, clips = world.images.first(recipe.shown_images), world.clips.first(recipe.shown_clips)
     cache = out.parent / "features"
-    seen: dict[Kind, Features] = {"image": seen_once(llava.model, images, cache),
-                                  "video": seen_once(llava.model, clips, cache)}
+    seen: dict[Kind, Seen] = {"image": seen_once(llava.model, images, cache),
+                              "video": seen_once(llava.model, clips, cache)}
     if stage == "project":
         teller = Teller(llava.config)
         load_into(teller, read_tensors(resolve(init) / TELLER))
+        for layer in llava.model.projector:
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+        standardise(llava.model.projector, seen.values())
         run, interviewer = _speaking(Projecting(llava.model, teller), llava, stage, recipe, images, clips, out, device)
         told: dict[Kind, Features] = {"image": tell(images, llava.tokenizer), "video": tell(clips, llava.tokenizer)}
         project(run, interviewer, seen, told)
@@ -203,6 +210,22 @@ def _align(recipe: Recipe, world: World, out: Path, init: str | Path | None, dev
     )
     align_videos(run, world.clips, world.images, writers)
     return save_aligned(videos, config, tokenizer, world, out / "model", stage_card("align", run), init)
+
+
+@torch.no_grad()
+def standardise(projector: SharedProjector, seen: Iterable[Seen]) -> None:
+    """Fold mean and deviation of the towers' features into the projector's first layer, so that a fresh projector sees
+    each channel around 0 with deviation 1.
+
+    Feature layer -2 has no norm behind it: channels lie up to 30 from 0 and a few deviate three times as far as others,
+    and a projector that starts there learns hardly more than the mean token.
+    """
+    first = projector[0]
+    assert isinstance(first, nn.Linear)
+    tokens = torch.cat([some.of(row).flatten(0, -2).float() for some in seen
+                        for row in range(min(STANDARDISED_ON, len(some.pool)))]).to(first.weight.device)
+    first.weight /= tokens.std(dim=0).clamp(min=1e-3)
+    first.bias -= first.weight @ tokens.mean(dim=0)
 
 
 def configured(config: VideoLlavaConfig, tokenizer: PreTrainedTokenizerFast) -> VideoLlavaConfig:

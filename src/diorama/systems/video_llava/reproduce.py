@@ -26,7 +26,7 @@ from diorama.systems.video_llava.data import Interviewer, Mixture, Prepared, See
 from diorama.systems.video_llava.evaluate import Reply, examine
 from diorama.systems.video_llava.model import ImageTower, SharedProjector, VideoLlavaModel, VideoTower
 from diorama.systems.video_llava.pipeline import DEFAULT, VideoLlava
-from diorama.systems.video_llava.recipe import BLOCKS
+from diorama.systems.video_llava.recipe import BLOCKS, standardise
 from diorama.systems.video_llava.splice import Kind
 from diorama.systems.video_llava.told import Teller, tell
 from diorama.systems.video_llava.train import Answering, Features, Learner, Reader, learn
@@ -263,6 +263,9 @@ def _train_arm(llava: VideoLlava, start: VideoLlavaModel, plan: ArmPlan, seeing:
     model.language_model.load_state_dict(start.language_model.state_dict())
     if model.video_projector is not None:
         model.video_projector = SharedProjector(llava.config.tower.hidden_size, LANGUAGE.hidden_size)
+    for projector in (model.projector, model.video_projector):
+        if projector is not None:
+            standardise(projector, seeing.train.values())
     mixture = Mixture(images=sizes.images if plan.images else 0, clips=sizes.clips if plan.clips else 0, describe=0.0)
     learner = Learner(model, "instruct")
     _learn(learner, llava, seeing, seeing.train, mixture, sizes.steps, seed, out / plan.name.replace(" ", "-"))
