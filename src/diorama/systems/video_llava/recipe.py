@@ -92,7 +92,7 @@ class Recipe:
     """How many images and clips the stages see that need the towers' features, mirror images last."""
     read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=3600, learning_rate=4e-3))
     project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=800, learning_rate=4e-3))
-    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=1700, learning_rate=4e-3))
+    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2550, learning_rate=4e-3))
     described: Mixture = DESCRIBED
     mixture: Mixture = ASKED
 
@@ -224,8 +224,8 @@ def standardise(projector: SharedProjector, seen: Iterable[Seen]) -> None:
     assert isinstance(first, nn.Linear)
     tokens = torch.cat([some.of(row).flatten(0, -2).float() for some in seen
                         for row in range(min(STANDARDISED_ON, len(some.pool)))]).to(first.weight.device)
-    first.weight /= tokens.std(dim=0).clamp(min=1e-3)
-    first.bias -= first.weight @ tokens.mean(dim=0)
+    first.weight.div_(tokens.std(dim=0).clamp(min=1e-3))
+    first.bias.sub_(first.weight @ tokens.mean(dim=0))
 
 
 def configured(config: VideoLlavaConfig, tokenizer: PreTrainedTokenizerFast) -> VideoLlavaConfig:
