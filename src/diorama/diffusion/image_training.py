@@ -6,7 +6,6 @@ Every stage resumes exactly from its own checkpoints. `train_autoencoder` and `t
 from __future__ import annotations
 
 import copy
-import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -172,16 +171,12 @@ class DenoisingLoss(nn.Module):
         return (answer - training_target(latents, eps, signal, noise, self.target)).pow(2).flatten(1).mean(1)
 
 
-def time_weights(schedule: Schedule, uniform: float, *, frames: int = 1) -> Tensor:
-    """Chances of the schedule's times in training, (N,): logit-normal in noise / (signal + noise), a share even.
-
-    T frames show nearly the same T times, so as much is left of a clip at sqrt(T) times the noise; the middle moves
-    there, as it does for more pixels (Esser et al. 2024, section 5.3.2).
-    """
+def time_weights(schedule: Schedule, uniform: float) -> Tensor:
+    """Chances of the schedule's times in training, (N,): logit-normal in noise / (signal + noise), a share even."""
     ratio = (schedule.noise / (schedule.signal + schedule.noise)).clamp(max=1 - 1e-6)
     position = torch.logit(ratio)
     width = torch.gradient(position)[0] if len(position) > 1 else torch.ones(1, dtype=torch.float64)
-    normal = torch.exp(-((position - math.log(frames) / 2) ** 2) / 2) * width
+    normal = torch.exp(-(position**2) / 2) * width
     return (1 - uniform) * normal / normal.sum() + uniform / len(schedule)
 
 

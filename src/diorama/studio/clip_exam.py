@@ -42,7 +42,7 @@ class ClipGenerator:
         return mode.denoised(answer, x, index)
 
     def encode_text(self, captions: Sequence[str]) -> Condition:
-        return self.emu.text.encode(captions)
+        return self.emu.base.encode_text(captions)
 
     def text_once(self) -> AbstractContextManager[Memory]:
         return text_once(self.emu.video.image)

@@ -118,25 +118,6 @@ def test_only_the_added_layers_learn_and_the_optimizer_holds_nothing_else(
     assert stored == {"step-00000002", "step-00000004"}
 
 
-def test_a_text_tower_of_its_own_learns_and_the_base_keeps_its_own(
-        base: TextToImage, clips: Clips, tmp_path: Path) -> None:
-    """A base trained on stills knows no verbs; its video pass may learn them, and the image pass stays what it was."""
-    own, config, caption = copy.deepcopy(base), replace(CONFIG, own_text=True), ["a red cube moves left"]
-    emu, before = EmuVideo.new(own, config), base.encode_text(caption).tokens
-    assert torch.equal(emu.text.encode(caption).tokens, before)
-    run = learn(emu.video, lessons(own, clips, config=config), tmp_path / "run", device="cpu", progress="silent")
-    held = {id(p) for group in run._optimizer.param_groups for p in group["params"]}
-    assert {id(p) for p in emu.text.tower.parameters()} < held
-    told = emu.text.encode(caption).tokens
-    assert not torch.equal(told, before)
-    assert all(torch.equal(now, then) for now, then in
-               zip(own.modules().state_dict().values(), base.modules().state_dict().values(), strict=True))
-    emu.save_pretrained(tmp_path / "saved", card="a test")
-    again = EmuVideo.from_pretrained(tmp_path / "saved", device="cpu")
-    assert torch.equal(again.text.encode(caption).tokens, told)
-    assert torch.equal(again.animate(None, caption), emu.animate(None, caption))
-
-
 def test_the_ablation_trains_the_image_model_too(base: TextToImage, clips: Clips, tmp_path: Path) -> None:
     emu = EmuVideo.new(copy.deepcopy(base), CONFIG)
     before = emu.video.image.proj_out.weight.clone()

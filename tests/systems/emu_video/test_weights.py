@@ -19,10 +19,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from diorama.checkpoints import read_config, write_tensors
 from diorama.diffusion.networks import predict
-from diorama.diffusion.stacked_text import StackedText
 from diorama.diffusion.text import Condition
-from diorama.diffusion.text_to_image import TextToImage
-from diorama.errors import CheckpointError, InputError
+from diorama.errors import CheckpointError
 from diorama.language.word_tokenizer import build_word_tokenizer
 from diorama.systems.emu_video.conditioning import given_frames
 from diorama.systems.emu_video.config import EmuVideoConfig, TemporalConfig
@@ -189,22 +187,13 @@ def test_layers_around_stable_diffusion_on_the_meta_device() -> None:
     assert video.temporal["conv_in"].weight.shape == (320, 320, 3)
 
 
-def test_a_saved_config_builds_the_same_layers(unet: UNet2DConditionModel, base: TextToImage) -> None:
+def test_a_saved_config_builds_the_same_layers(unet: UNet2DConditionModel) -> None:
     for layout, config in (("motion-adapter", ADAPTER), ("unet3d", UNET3D)):
         described = EmuVideoConfig.from_dict(EmuVideoConfig(layout=layout, layout_config=dict(config)).to_dict())
         image = unet if layout == "motion-adapter" else UNet2DConditionModel(**image_config_of_unet3d(UNET3D))
-        own = copy.copy(base)
-        own.network = image
-        built = build_video(own, described)
+        built = build_video(image, described)
         wanted = (motion_layers if layout == "motion-adapter" else unet3d_layers)(image, config)
         assert set(built.temporal) == {site.replace(".", "-") for site in wanted}
-
-
-def test_several_text_towers_cannot_learn_with_the_video(base: TextToImage) -> None:
-    several = copy.copy(base)
-    several.text = StackedText.__new__(StackedText)
-    with pytest.raises(InputError, match="--no-own-text"):
-        build_video(several, EmuVideoConfig(own_text=True))
 
 
 # ---- whole folders -----------------------------------------------------------------------------------------------

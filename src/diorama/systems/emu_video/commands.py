@@ -180,7 +180,6 @@ def train(
     clips: int = 6000,
     steps: int | None = None,
     low_steps: int = 0,
-    own_text: bool | None = None,
     batch: int | None = None,
     learning_rate: float | None = None,
     common: Common = COMMON,
@@ -212,16 +211,13 @@ def train(
         Optimizer steps; by default the stage's own.
     low_steps
         For video: steps at half the size before the others.
-    own_text
-        For video: teach the text tower too, in a copy that the video pass reads with. By default around a miniature,
-        whose tower was trained on stills and knows no verbs, and not around a public checkpoint.
     """
     from diorama.systems.emu_video import recipe
 
     out = common.folder(f"runs/emu-video/{stage}")
     plan = recipe.Plan(stage=stage, data=data, media=media, init=init, frames=frames, fps=fps, pixels=pixels,
-                       clips=clips, steps=steps, low_steps=low_steps, own_text=own_text, batch=batch,
-                       learning_rate=learning_rate, seed=common.seed, device=common.device)
+                       clips=clips, steps=steps, low_steps=low_steps, batch=batch, learning_rate=learning_rate,
+                       seed=common.seed, device=common.device)
     if common.dry_run:
         emit({"out": str(out), "plan": asdict(plan)}, f"would train {stage} on {data} into {out}", common)
         return 0

@@ -155,10 +155,6 @@ class EmuVideoConfig:
     """Frames a second of a trained clip."""
     pixels: int = 32
     role: Literal["video", "interpolator"] = "video"
-    own_text: bool = False
-    """The video pass reads captions with a text tower of its own, which starts as the image base's and learns with the
-    layers over time. A tower that was trained on stills alone has never seen what a verb means; the paper's T5 and
-    CLIP have, and stay frozen."""
     image_base: str | None = None
     """The image model's name or folder where its weights are not in this checkpoint."""
     layout: Literal["emu", "motion-adapter", "unet3d"] = "emu"

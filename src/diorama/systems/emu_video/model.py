@@ -119,15 +119,11 @@ class VideoModel(nn.Module):
 
     image: a diffusers U-Net or transformer; it is frozen here and never changed. temporal: for names of its modules,
     the layer that follows there, called as layer(hidden, num_frames=T). Two video models may share one image model:
-    each one's layers are silent while the other runs. text: the text tower of the video pass, where that is not the
-    image base's.
+    each one's layers are silent while the other runs.
     """
-
-    text: nn.Module | None
 
     def __init__(self, image: nn.Module, temporal: Mapping[str, nn.Module]):
         super().__init__()
-        self.text = None
         self.image = image.requires_grad_(False)
         entry = input_convolution(image)
         self.given = second_input(entry)

@@ -28,7 +28,7 @@ from diorama.systems.emu_video.config import SYSTEM, EmuVideoConfig
 from diorama.systems.emu_video.interpolation import given_keyframes, interpolated_length, join, window_starts
 from diorama.systems.emu_video.model import VideoModel
 from diorama.systems.emu_video.modes import Mode
-from diorama.systems.emu_video.train import decode_frames, encode_frames, reader
+from diorama.systems.emu_video.train import decode_frames, encode_frames
 from diorama.systems.emu_video.weights import build_video, read_modelscope, read_motion_adapter
 
 DEFAULT = "emu-video-mini"
@@ -63,7 +63,6 @@ class EmuVideo:
         self.base = base
         self.device = base.device
         self.video = video.to(self.device).eval()
-        self.text = reader(base, video)
         self.config = config
         self.mode = Mode.of(config.mode)
         self.name = name
@@ -72,7 +71,7 @@ class EmuVideo:
     @classmethod
     def new(cls, base: TextToImage, config: EmuVideoConfig) -> EmuVideo:
         """A video model that still is its image base, frame by frame."""
-        return cls(base, build_video(base, config), replace(config, pixels=base.image_size))
+        return cls(base, build_video(base.network, config), replace(config, pixels=base.image_size))
 
     @property
     def takes_image(self) -> bool:
@@ -145,7 +144,7 @@ class EmuVideo:
 
     def conditions(self, captions: Sequence[str], given: Tensor | None) -> Conditions:
         """Captions with the empty one, in the same number of tokens, and given frames."""
-        both = joined([self.text.encode(captions), self.text.encode([""])])
+        both = joined([self.base.encode_text(captions), self.base.encode_text([""])])
         nothing = both.rows([len(captions)] * len(captions))
         text = both.rows(list(range(len(captions))))
         return Conditions(text, nothing, None if given is None else given.to(self.device))
@@ -199,7 +198,7 @@ class EmuVideo:
                                       "have nothing to stand on. Save it again with its image base.")
             base = TextToImage.from_pretrained(own if own.is_dir() else str(config.image_base), device=device,
                                                dtype=dtype, local_files_only=local_files_only, cache_dir=cache_dir)
-        video = build_video(base, config)
+        video = build_video(base.network, config)
         added = {name: tensor.float() for name, tensor in read_tensors(folder).items()}
         load_into(video, {**_image_tensors(video), **added}, strict=strict)
         if dtype is not None:

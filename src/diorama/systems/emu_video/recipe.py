@@ -57,9 +57,6 @@ class Plan:
     steps: int | None = None
     batch: int | None = None
     learning_rate: float | None = None
-    own_text: bool | None = None
-    """Whether the stage `video` teaches the video pass a text tower of its own; None: around a miniature, whose tower
-    was trained on stills, and not around a public checkpoint."""
     low_steps: int = 0
     """Steps at half the size before the others (multi-resolution training, section 3.2)."""
     seed: int = 0
@@ -117,9 +114,8 @@ def _start(plan: Plan) -> EmuVideo:
                          "model. Run --stage video first.")
     torch.manual_seed(plan.seed)
     base = TextToImage.from_pretrained(plan.init, device=plan.device)
-    own_text = not (folder / "model_index.json").is_file() if plan.own_text is None else plan.own_text
     return EmuVideo.new(base, EmuVideoConfig(temporal=TemporalConfig(frames=plan.frames), mode=video_mode(base),
-                                             fps=plan.fps, own_text=own_text))
+                                             fps=plan.fps))
 
 
 def video_mode(base: TextToImage) -> ModeConfig:

@@ -16,10 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from diorama.diffusion.image_training import time_weights
-from diorama.diffusion.text import Condition, TextEncoder
+from diorama.diffusion.text import Condition
 from diorama.diffusion.text_to_image import TextToImage
 from diorama.errors import InputError
 from diorama.systems.emu_video.conditioning import first_frame
@@ -137,19 +136,12 @@ class Lessons:
         latents, captions = self.source.take(rows, rng)
         without_text, without_image = hidden(len(rows), self.recipe.drop, rng)
         told = ["" if hide else caption for hide, caption in zip(without_text, captions, strict=True)]
+        condition = self.base.encode_text(told)
         given = self.given(latents, generator)
         given[torch.from_numpy(without_image)] = 0
         return {"latents": latents, "eps": torch.randn(latents.shape, generator=generator), "given": given,
                 "index": torch.multinomial(self.weights, len(rows), replacement=True, generator=generator),
-                **self.read(told)}
-
-    def read(self, captions: Sequence[str]) -> dict[str, Tensor | None]:
-        """Captions for the loss: encoded (B, L, D), or as ids (B, L) where the video pass's own text tower learns."""
-        if self.config.own_text:
-            ids, mask = self.base.text.ids(captions)
-            return {"tokens": ids, "mask": mask}
-        condition = self.base.encode_text(captions)
-        return {"tokens": condition.tokens.cpu(), "mask": None if condition.mask is None else condition.mask.cpu()}
+                "tokens": condition.tokens.cpu(), "mask": None if condition.mask is None else condition.mask.cpu()}
 
     @cached_property
     def mode(self) -> Mode:
@@ -158,8 +150,7 @@ class Lessons:
     @cached_property
     def weights(self) -> Tensor:
         """The chance of each time, (N,)."""
-        frames = self.config.temporal.frames
-        return time_weights(self.mode.schedule, self.recipe.uniform_times, frames=frames)
+        return time_weights(self.mode.schedule, self.recipe.uniform_times)
 
     def given(self, latents: Tensor, generator: torch.Generator) -> Tensor:
         """The frames that each clip is given: its first, or its keyframes with noise."""
@@ -179,35 +170,19 @@ def hidden(count: int, drop: DropConfig, rng: np.random.Generator) -> tuple[np.n
     return text | both, image | both
 
 
-def reader(base: TextToImage, video: VideoModel) -> TextEncoder:
-    """What reads captions for the video pass: the video model's own text tower, or the image base's."""
-    if video.text is None:
-        return base.text
-    return TextEncoder(video.text, base.text.tokenizer, base.text.limits)
-
-
 class VideoLoss(nn.Module):
     """Mean squared error over all frames of the network's answer to noisy clips, a number a clip."""
 
-    def __init__(self, video: VideoModel, mode: Mode, text: TextEncoder | None = None):
+    def __init__(self, video: VideoModel, mode: Mode):
         super().__init__()
         self.video = video
         self.mode = mode
-        self.text = text
 
     def forward(self, latents: Tensor, eps: Tensor, index: Tensor, tokens: Tensor, mask: Tensor | None,
                 given: Tensor) -> Tensor:
-        """latents and eps (B, T, C, H, W), index (B,), tokens (B, L, D), given (B, T, 1 + C, H, W) -> (B,).
-
-        With a text encoder that learns, tokens are ids (B, L) for it.
-        """
+        """latents and eps (B, T, C, H, W), index (B,), tokens (B, L, D), given (B, T, 1 + C, H, W) -> (B,)."""
         noisy = self.mode.noised(latents, eps, index)
-        if self.text is None:
-            condition = Condition(tokens, mask)
-        else:
-            assert mask is not None
-            condition = self.text.of_ids(tokens, mask)
-        answer = self.video(noisy, self.mode.times(index), condition, given)
+        answer = self.video(noisy, self.mode.times(index), Condition(tokens, mask), given)
         return (answer - self.mode.wanted(latents, eps, index)).pow(2).flatten(1).mean(1)
 
 
@@ -222,13 +197,10 @@ def learn(video: VideoModel, lessons: Lessons, out: Path, *, device: str = "auto
         raise InputError("There are no clips to train on. Pass a source with at least one.")
     video.image.requires_grad_(not recipe.frozen)
     settings = {"config": lessons.config.to_dict(), "batch": recipe.batch, "frozen": recipe.frozen}
-    text = reader(lessons.base, video) if lessons.config.own_text else None
-    learner = VideoLoss(video, Mode.of(lessons.config.mode), text)
-    blocks = modules_of(video.temporal, (TemporalAttention,))
-    if video.text is not None:
-        blocks += modules_of(video.text, (CLIPEncoderLayer,))
+    learner = VideoLoss(video, Mode.of(lessons.config.mode))
+    attention = modules_of(video.temporal, (TemporalAttention,))
     run = Run(out, learner, replace(recipe.run, seed=lessons.seed), device=device, settings=settings, progress=progress,
-              parameters=parameter_groups(learner, recipe.run, muon=blocks))
+              parameters=parameter_groups(learner, recipe.run, muon=attention))
     for batch in run.batches(lessons):
         losses = run.model(**batch)
         run.step(losses.sum(), len(losses))

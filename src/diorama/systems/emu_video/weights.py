@@ -7,7 +7,6 @@ diffusers' own classes, so public weights load by name; Stable Diffusion itself 
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,10 +19,9 @@ from transformers import AutoTokenizer, CLIPTextModel
 
 from diorama.checkpoints import load_into, read_config, read_tensors
 from diorama.diffusion.networks import read_scheduler
-from diorama.diffusion.stacked_text import StackedText
 from diorama.diffusion.text import TextEncoder, TextLimits
 from diorama.diffusion.text_to_image import TextToImage
-from diorama.errors import CheckpointError, InputError
+from diorama.errors import CheckpointError
 from diorama.systems.emu_video.config import EmuVideoConfig, ModeConfig, SamplingConfig, TemporalConfig
 from diorama.systems.emu_video.model import VideoModel, inflate
 
@@ -33,23 +31,13 @@ ANIMATEDIFF_MODE = ModeConfig(target="eps", zero_snr=False, schedule="linear", f
 """Motion adapters were trained on linear betas, whatever the schedule of the image model (diffusers' pipeline page)."""
 
 
-def build_video(base: TextToImage, config: EmuVideoConfig) -> VideoModel:
-    """The video model around a base that a config describes: the paper's layers, or a public layout's.
-
-    Raises InputError where a text tower of its own is asked for and the base reads with several.
-    """
+def build_video(image: nn.Module, config: EmuVideoConfig) -> VideoModel:
+    """The video model that a config describes: the paper's layers, or a public layout's."""
     if config.layout == "emu":
-        video = inflate(base.network, config.temporal)
-    else:
-        assert config.layout_config is not None
-        layers = motion_layers if config.layout == "motion-adapter" else unet3d_layers
-        video = VideoModel(base.network, layers(base.network, config.layout_config))
-    if config.own_text:
-        if isinstance(base.text, StackedText):
-            raise InputError(f"{base.name or 'The image base'} reads captions with several text towers, and only a "
-                             "single one can learn with the video. Pass --no-own-text.")
-        video.text = copy.deepcopy(base.text.tower).requires_grad_(True)
-    return video
+        return inflate(image, config.temporal)
+    assert config.layout_config is not None
+    layers = (motion_layers if config.layout == "motion-adapter" else unet3d_layers)(image, config.layout_config)
+    return VideoModel(image, layers)
 
 
 # ---- AnimateDiff and PIA -----------------------------------------------------------------------------------------
