@@ -181,17 +181,23 @@ def related(scene: Scene, a: int, b: int, relation: RelationKind) -> bool | None
 
 def places(scene: Scene, index: int) -> dict[PlaceKind, bool | None]:
     """For each place in the picture whether the object is there as long as it is present."""
-    spots = [s for t in moments(scene) if (s := spot_at(scene, index, t)) is not None]
-    on_ground = all(s.up < LEVEL_MARGIN for s in spots)
-    sides = [_side(s.across) for s in spots]
-    depths = [_sign(s.away, FRONT_BEYOND) for s in spots]
+    found_at = [place_at(scene, index, t) for t in moments(scene) if spot_at(scene, index, t) is not None]
     found: dict[PlaceKind, bool | None] = {}
     for kind in SIDES:
-        found[kind] = _agree([None if side is None else side == kind for side in sides])
+        found[kind] = _agree([None if side is None else side == kind for side, _ in found_at])
     for kind in DEPTHS:
-        values = [None if depth == 0 else (depth < 0) == (kind == "front") for depth in depths]
-        found[kind] = _agree(values) if on_ground else None
+        found[kind] = _agree([None if depth is None else depth == kind for _, depth in found_at])
     return found
+
+
+def place_at(scene: Scene, index: int, time: float) -> tuple[PlaceKind | None, PlaceKind | None]:
+    """The side and the depth at which an object is at one moment, None where either is not beyond doubt: between two
+    sides or depths, off the ground (which has no depth in the picture), or not there."""
+    spot = spot_at(scene, index, time)
+    if spot is None:
+        return None, None
+    depth = _sign(spot.away, FRONT_BEYOND) if spot.up < LEVEL_MARGIN else 0
+    return _side(spot.across), None if depth == 0 else "front" if depth < 0 else "back"
 
 
 def _side(across: float) -> PlaceKind | None:

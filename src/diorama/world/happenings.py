@@ -78,7 +78,7 @@ def moved_pairs(scene: Scene, visible: Visible) -> list[Pair]:
     return pairs
 
 
-def _clear_end(happening: list[Event], last: bool) -> Event | None:
+def clear_end(happening: list[Event], last: bool) -> Event | None:
     """The event that starts first (or ends last) by a clear margin."""
     if len(happening) < 2:
         return None
@@ -100,7 +100,7 @@ def order_pairs(scene: Scene, visible: Visible) -> list[Pair]:
     happening = events(scene, visible)
     pairs = []
     for last, word in ((False, "first"), (True, "last")):
-        event = _clear_end(happening, last)
+        event = clear_end(happening, last)
         if event is not None:
             verbs = tuple(dict.fromkeys(VERBS[e.motion.kind] for e in happening))
             names = [answer_names(scene, e.index, visible) for e in happening]

@@ -6,16 +6,12 @@ import torch
 import torch.nn.functional as F
 
 from diorama.systems.video_llava.align import (
-    DOINGS,
-    WORDS_OF,
     BothWriters,
     CaptionWriter,
     RegionAligner,
     align_images,
     align_videos,
     busy_patches,
-    doing_index,
-    named_as,
     pairs_of,
     phrase_ids,
     regions_of,
@@ -23,9 +19,8 @@ from diorama.systems.video_llava.align import (
 )
 from diorama.systems.video_llava.data import IGNORED_PATCH
 from diorama.systems.video_llava.model import ImageTower, LanguageBindAligner
+from diorama.systems.video_llava.naming import NOTHING, UNSAID, WORDS_OF, words_of
 from diorama.training import Run, RunConfig
-from diorama.world.sampling import sample_scene
-from diorama.world.scene import Motion, Scene, SceneObject
 
 
 @pytest.fixture
@@ -40,22 +35,6 @@ def writers(world_config, tokenizer, stills, clips) -> BothWriters:
                        CaptionWriter(stills.facts, tokenizer, world_config, 2, 0, named=2))
 
 
-def test_every_object_is_named_an_attribute_at_a_time():
-    for seed in range(20):
-        for thing in sample_scene(seed).objects:
-            words = [among[place] for among, place in zip(WORDS_OF.values(), named_as(thing), strict=True)]
-            assert " ".join(words) == thing.name
-
-
-def test_what_an_object_does_depends_on_the_moment():
-    motions = (Motion("left", 0.5, 1.0), Motion("spin", 2.0, 3.0))
-    scene = Scene((SceneObject("cube", "red", "small", motions=motions), SceneObject("cone", "blue", "small")),
-                  duration=3.0)
-    said = [DOINGS[doing_index(scene, 0, time, 0.5)] for time in (0.0, 0.25, 0.75, 1.25, 1.5, 1.75, 3.0)]
-    assert said == ["stays still", "moves left", "moves left", "moves left", "stays still", "spins", "spins"]
-    assert all(DOINGS[doing_index(scene, 1, time, 0.5)] == "stays still" for time in (0.0, 1.0, 3.0))
-
-
 def test_batches_are_whole_families_and_repeat(writers, clips):
     words, again, other = writers.clips(2), writers.clips(2), writers.clips(3)
     assert words.rows == again.rows and torch.equal(words.captions, again.captions)
@@ -63,40 +42,31 @@ def test_batches_are_whole_families_and_repeat(writers, clips):
     assert len(words.captions) == 3 and len(words.rows) == len(words.names) == 4
     families = clips.facts.family[words.rows[:3]]
     assert (np.diff(families) != 0).sum() == len(set(families)) - 1
-    scene = clips.facts.scenes[words.rows[0]]
-    assert words.names[0, : len(scene.objects)].tolist() == [list(named_as(thing)) for thing in scene.objects]
-    spacing = scene.duration / 2
-    assert words.doings[0, 1, 0] == doing_index(scene, 0, spacing, spacing)
+    for names, row in zip(words.names, words.rows, strict=True):
+        assert (names.numpy() == words_of(clips.facts.scenes[row], 3)).all()
 
 
 def test_regions_are_scored_against_what_the_masks_show(images, clips, writers):
     """Tokens that are the very text features of what they show are all named right, and shifted ones are not."""
     pairs = pairs_of(clips, writers.clips(0))
-    starts = dict(zip(WORDS_OF, (0, 3, 12), strict=True))
-    seat = pairs.owners.clamp(min=0)
-    row = torch.arange(len(seat)).view(-1, 1, 1)
+    owners = pairs.owners
+    names = pairs.worded.names.gather(2, owners.clamp(min=0)[..., None].expand(-1, -1, -1, len(WORDS_OF)))
     with torch.no_grad():
         for projection in images.projections.values():
             projection.weight.copy_(torch.eye(32))
-        phrases = images.aligner.embed_text(images.phrases)
-        for place, (name, words) in enumerate(WORDS_OF.items()):
-            among = phrases[starts[name] : starts[name] + len(words)]
+        phrases = images.aligner.embed_text(images.phrases).split([*map(len, WORDS_OF.values())])
+        for place, ((name, words), among) in enumerate(zip(WORDS_OF.items(), phrases, strict=True)):
             apart = F.normalize(among - among.mean(0), dim=-1)
-            named = pairs.worded.names[row, seat][..., place]
-            named[pairs.owners < 0] = len(words) - 1
-            naming, _, right = images.region_losses(regions_of(seeing(apart[named]), pairs, slice(None)))
+            named = names[..., place]
+            assert ((named != UNSAID) & (owners >= 0)).any(), name
+            named[owners < 0] = words.index(NOTHING) if NOTHING in words else UNSAID
+            loss, right = images.region_loss(regions_of(seeing(apart[named]), pairs, slice(None)))
             others = apart[(named + 1) % len(words)]
-            worse, _, wrong = images.region_losses(regions_of(seeing(others), pairs, slice(None)))
-            assert right[name] == 1 and wrong[name] == 0 and naming < worse
+            worse, wrong = images.region_loss(regions_of(seeing(others), pairs, slice(None)))
+            assert right[name] == 1 and wrong[name] == 0 and loss < worse
             disturbed = apart[named].clone()
-            disturbed[pairs.owners == IGNORED_PATCH] = torch.randn(32)
-            assert images.region_losses(regions_of(seeing(disturbed), pairs, slice(None)))[0] == naming
-        among = phrases[-len(DOINGS) :]
-        apart = F.normalize(among - among.mean(0), dim=-1)
-        done = pairs.worded.doings.gather(2, seat)
-        _, doing, right = images.region_losses(regions_of(seeing(apart[done]), pairs, slice(None)))
-        _, shifted, _ = images.region_losses(regions_of(seeing(apart[(done + 1) % len(DOINGS)]), pairs, slice(None)))
-        assert right["done"] == 1 and doing < shifted
+            disturbed[owners == IGNORED_PATCH] = torch.randn(32)
+            assert images.region_loss(regions_of(seeing(disturbed), pairs, slice(None)))[0] == loss
 
 
 def seeing(patches: torch.Tensor) -> torch.Tensor:
@@ -150,7 +120,7 @@ def test_the_video_half_trains_time_alone(images, world_config, stills, clips, w
               progress="silent")
     align_videos(run, clips, stills, writers)
     last = model(pairs_of(clips, writers.clips(0)), pairs_of(stills, writers.images(0)))[1]
-    assert last["doing"] < 0.9 * first["doing"]
+    assert last["naming"] < 0.9 * first["naming"]
     assert last["image_contrastive"] <= first["image_contrastive"] + 0.05
     moved = {name for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
     in_tower = {name for name in moved if ".vision_model." in name}
@@ -178,5 +148,6 @@ def test_ground_is_named_nothing_and_not_counted_as_right(images, stills, writer
         shapes = images.aligner.embed_text(images.phrases)[12 : 12 + len(WORDS_OF["shape"])]
         nothing = F.normalize(shapes - shapes.mean(0), dim=-1)[-1]
         tokens = nothing.expand(*pairs.owners.shape, 32)
-        _, doing, right = images.region_losses(regions_of(seeing(tokens), pairs, slice(None)))
-    assert right["shape"] == 0 and doing == 0                    # stills have no doings
+        _, right = images.region_loss(regions_of(seeing(tokens), pairs, slice(None)))
+    assert right["shape"] == 0
+    assert "doing" not in right and "when" not in right         # nothing is done in a still

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from diorama.systems.video_llava.data import Interviewer, Mixture
+from diorama.systems.video_llava.naming import UNSAID, WORDS_OF, words_of
 from diorama.systems.video_llava.told import Teller, tell
 from diorama.systems.video_llava.train import Learner, Projecting, Reader, with_media
 
@@ -68,24 +69,20 @@ def test_a_told_scene_names_every_patch(told, tokenizer, world_config, stills, c
     assert not still[stills.owners[0, 0] < 0, :vocabulary].any()
 
 
-def test_patches_say_where_they_lie_and_movers_when(told, tokenizer, clips):
-    side = 4
-    def said(row, frame, patch):
-        words = told["video"].of(row)[frame, 1 + patch, : len(tokenizer)]
-        return set(tokenizer.convert_ids_to_tokens(words.nonzero().flatten().tolist()))
-
-    whens = {"first", "last"}
+def test_objects_say_where_they_are_what_they_do_and_when(told, tokenizer, clips):
+    """In every patch of an object stand the words that hold for it at that frame's moment, and no others."""
     seen = set()
     for row, scene in enumerate(clips.facts.scenes):
+        names = words_of(scene, 3)
         for frame, patch in zip(*(clips.owners[row] >= 0).nonzero(), strict=True):
-            words, column = said(row, frame, patch), patch % side
-            assert words & {"left", "middle", "right"} >= {"left" if column < 2 else "right"}
-            assert ("front" in words) == (patch // side >= 2) != ("back" in words)
-            if words & whens:
-                assert words & whens == {"first" if frame < 2 else "last"} and "still" not in words
-                assert scene.objects[clips.owners[row][frame, patch]].motions
-                seen |= words & whens
-    assert seen == whens
+            words = told["video"].of(row)[frame, 1 + patch, : len(tokenizer)]
+            said = tokenizer.convert_ids_to_tokens(
+                [token for token, count in enumerate(words.tolist()) for _ in range(count)])
+            expected = [word for name, among in zip(names[frame, clips.owners[row][frame, patch]], WORDS_OF.values(),
+                                                    strict=True) if name != UNSAID for word in among[name].split()[:2]]
+            assert sorted(said) == sorted(expected)
+            seen |= set(said)
+    assert seen >= {"left", "middle", "right", "front", "first", "last", "still"}
 
 
 def test_reading_trains_the_language_model_and_the_places(llava, told, tokenizer, world_config, stills, clips):

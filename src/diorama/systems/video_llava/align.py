@@ -3,9 +3,9 @@
 First the image tower (what OpenCLIP's pre-training is to the public model), then the video tower: the image tower's
 weights, locked, plus temporal attention that learns. Both minimise CLIP's contrastive loss between media and captions.
 The world has 10^5 pairs where the public towers saw 10^10, so the same loss is also taken region by region: each patch
-token against all sizes, colors and shapes there are, and in clips against all that an object could do there
-(RegionCLIP, arXiv 2112.09106). Most rows of a batch have regions alone and are seen with few of their empty patches
-(LanguageBind drops patches too, at random). Language model and projector see none of this.
+token against all words for an attribute of what it shows, from its size to where it is, and in clips what it does and
+when (`naming.py`; RegionCLIP, arXiv 2112.09106). Most rows of a batch have regions alone and are seen with few of their
+empty patches (LanguageBind drops patches too, at random). Language model and projector see none of this.
 """
 
 from __future__ import annotations
@@ -24,50 +24,28 @@ from transformers import PreTrainedTokenizerFast
 from diorama.systems.video_llava.config import VideoLlavaConfig
 from diorama.systems.video_llava.data import Facts, Prepared
 from diorama.systems.video_llava.model import ImageTower, LanguageBindAligner, VideoTower, contrastive_loss
+from diorama.systems.video_llava.naming import NOTHING, UNSAID, WORDS_OF, words_of
 from diorama.systems.video_llava.processing import encode_captions
 from diorama.training import Run
 from diorama.world.captions import Detail, caption
-from diorama.world.scene import COLORS, MOTIONS, SHAPES, SIZES, Scene, SceneObject
-from diorama.world.vocabulary import VERBS
 
-NOTHING = "nothing"
-"""What the ground's patches show."""
-WORDS_OF = {"size": (*SIZES, NOTHING), "color": (*COLORS, NOTHING), "shape": (*SHAPES, NOTHING)}
-"""What can be said of a patch, an attribute at a time, so that pairs which training never shows can be named too."""
-DOINGS = (*(VERBS[kind] for kind in MOTIONS), "stays still")
-"""What the object in a patch can be doing."""
-STILL = len(DOINGS) - 1
 KEPT_SHARE = 0.55
 """Share of the patches that is looked at where only regions are named: objects, outlines and a little ground."""
 GROUND_WEIGHT = 0.3
 """Weight of the ground's patches, of which there are several times as many as of all objects'."""
 
 
-def named_as(thing: SceneObject) -> tuple[int, int, int]:
-    """Where an object's size, color and shape stand in WORDS_OF."""
-    return SIZES.index(thing.size), COLORS.index(thing.color), SHAPES.index(thing.shape)
-
-
-def doing_index(scene: Scene, index: int, time: float, spacing: float) -> int:
-    """What an object does around a moment, as its place in DOINGS: the first motion within half a spacing of it."""
-    for motion in scene.objects[index].motions:
-        if motion.start - spacing / 2 <= time <= motion.end + spacing / 2:
-            return MOTIONS.index(motion.kind)
-    return STILL
-
-
 @dataclass(frozen=True)
 class Worded:
     """Rows of a pool put into words.
 
-    captions: ids (C, L) of the first C rows; the other rows have none. names: (B, 5, 3) each object as `named_as`.
-    doings: (B, T, 5) place in DOINGS of what each object does at each frame.
+    captions: ids (C, L) of the first C rows; the other rows have none. names: (B, T, 5, A) what is to be said of each
+    object in each frame, as `naming.words_of` gives it.
     """
 
     rows: list[int]
     captions: Tensor
     names: Tensor
-    doings: Tensor
 
 
 @dataclass(frozen=True)
@@ -109,16 +87,8 @@ class CaptionWriter:
         ]
         captions = encode_captions(words, self.tokenizer, self.config.text_tower.max_positions)
         rows += rng.sample(range(len(self.facts)), self.named)
-        names = torch.zeros(len(rows), 5, 3, dtype=torch.long)
-        doings = torch.full((len(rows), self.frames, 5), STILL)
-        for b, row in enumerate(rows):
-            scene = self.facts.scenes[row]
-            spacing = scene.duration / max(self.frames - 1, 1)
-            for k in range(len(scene.objects)):
-                names[b, k] = torch.tensor(named_as(scene.objects[k]))
-                for t in range(self.frames if scene.duration else 0):
-                    doings[b, t, k] = doing_index(scene, k, t * spacing, spacing)
-        return Worded(rows, captions, names, doings)
+        names = np.stack([words_of(self.facts.scenes[row], self.frames) for row in rows])
+        return Worded(rows, captions, torch.from_numpy(names))
 
 
 def pairs_of(pool: Prepared, worded: Worded) -> Pairs:
@@ -130,20 +100,18 @@ def pairs_of(pool: Prepared, worded: Worded) -> Pairs:
 
 @dataclass(frozen=True)
 class Regions:
-    """Patch tokens with what they show: objects (n, D) with their names (n, 3) and, in clips, their places in DOINGS
-    (n,); ground (m, D). Patches on an outline are in neither."""
+    """Patch tokens with what they show: objects (n, D) with their names (n, A), and ground (m, D). Patches on an
+    outline are in neither."""
 
     objects: Tensor
     ground: Tensor
     names: Tensor
-    doings: Tensor | None
 
     @classmethod
     def joined(cls, parts: Sequence[Regions]) -> Regions:
         """The regions of several calls of the tower."""
-        doings = [part.doings for part in parts if part.doings is not None]
         return cls(torch.cat([part.objects for part in parts]), torch.cat([part.ground for part in parts]),
-                   torch.cat([part.names for part in parts]), torch.cat(doings) if doings else None)
+                   torch.cat([part.names for part in parts]))
 
 
 def regions_of(hidden: Tensor, pairs: Pairs, rows: slice, kept: Tensor | None = None) -> Regions:
@@ -152,11 +120,9 @@ def regions_of(hidden: Tensor, pairs: Pairs, rows: slice, kept: Tensor | None = 
     owners = pairs.owners[rows]
     if kept is not None:
         owners = owners.take_along_dim(kept[:, None], dim=2)
-    shown, seat = owners >= 0, owners.clamp(min=0)
-    of_row = torch.arange(len(owners), device=owners.device).view(-1, 1, 1)
-    names = pairs.worded.names[rows][of_row, seat]
-    doings = pairs.worded.doings[rows].gather(2, seat)[shown] if owners.shape[1] > 1 else None
-    return Regions(tokens[shown], tokens[owners == -1], names[shown], doings)
+    shown = owners >= 0
+    row, frame, _ = shown.nonzero(as_tuple=True)
+    return Regions(tokens[shown], tokens[owners == -1], pairs.worded.names[rows][row, frame, owners[shown]])
 
 
 def busy_patches(owners: Tensor, share: float) -> Tensor:
@@ -170,7 +136,7 @@ def busy_patches(owners: Tensor, share: float) -> Tensor:
 class RegionAligner(nn.Module):
     """An aligner whose patch tokens are aligned with text too, an attribute at a time.
 
-    phrases: ids (N, L) of all words of WORDS_OF, then of DOINGS.
+    phrases: ids (N, L) of all words of WORDS_OF.
     """
 
     def __init__(self, aligner: LanguageBindAligner, config: VideoLlavaConfig, phrases: Tensor):
@@ -178,7 +144,7 @@ class RegionAligner(nn.Module):
         self.aligner = aligner
         self.select_layer = config.select_layer
         width, space = config.tower.hidden_size, config.text_tower.projection_dim
-        self.projections = nn.ModuleDict({name: nn.Linear(width, space, bias=False) for name in (*WORDS_OF, "doing")})
+        self.projections = nn.ModuleDict({name: nn.Linear(width, space, bias=False) for name in WORDS_OF})
         self.region_scale = nn.Parameter(torch.tensor(math.log(1 / config.text_tower.temperature)))
         self.phrases: Tensor
         self.register_buffer("phrases", phrases)
@@ -200,39 +166,39 @@ class RegionAligner(nn.Module):
             kept = busy_patches(pairs.owners[rest], KEPT_SHARE)
             few = tower.hidden_state(pairs.pixels[rest], self.select_layer, patches=kept)
             regions.append(regions_of(few, pairs, rest, kept))
-        naming, doing, right = self.region_losses(Regions.joined(regions))
-        numbers = {"contrastive": contrast, "naming": naming, "doing": doing, **right}
-        return (contrast + naming + doing) * len(pairs.owners), numbers
+        naming, right = self.region_loss(Regions.joined(regions))
+        return (contrast + naming) * len(pairs.owners), {"contrastive": contrast, "naming": naming, **right}
 
-    def region_losses(self, regions: Regions) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Losses of naming objects and ground, and of telling what is done; and the shares of objects named right."""
+    def region_loss(self, regions: Regions) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of naming objects and ground, summed over attributes; and the shares of objects named right."""
         scale = self.region_scale.clamp(max=math.log(100)).exp()
-        *words, doings = self.aligner.embed_text(self.phrases).split([*map(len, WORDS_OF.values()), len(DOINGS)])
+        texts = self.aligner.embed_text(self.phrases).split([*map(len, WORDS_OF.values())])
 
         def logits(name: str, tokens: Tensor, among: Tensor) -> Tensor:
             # an untrained text tower gives all words nearly the same vector; what tells them apart is what is left
             apart = F.normalize(among - among.mean(dim=0), dim=-1)
             return scale * (F.normalize(self.projections[name](tokens), dim=-1) @ apart.T).float()
 
-        naming = scale.new_zeros(())
+        loss = scale.new_zeros(())
         right: dict[str, Tensor] = {}
-        for place, (name, among) in enumerate(zip(WORDS_OF, words, strict=True)):
-            found, wanted = logits(name, regions.objects, among), regions.names[:, place]
-            empty = logits(name, regions.ground, among)
-            nothing = wanted.new_full((len(empty),), len(among) - 1)
-            naming = naming + F.cross_entropy(found, wanted) + GROUND_WEIGHT * F.cross_entropy(empty, nothing)
-            right[name] = (found.argmax(-1) == wanted).float().mean()
-        if regions.doings is None:
-            return naming, naming.new_zeros(()), right
-        told = logits("doing", regions.objects, doings)
-        right["done"] = (told.argmax(-1) == regions.doings).float().mean()
-        return naming, F.cross_entropy(told, regions.doings), right
+        for place, ((name, words), among) in enumerate(zip(WORDS_OF.items(), texts, strict=True)):
+            wanted = regions.names[:, place]
+            said = wanted != UNSAID
+            if said.any():
+                found = logits(name, regions.objects[said], among)
+                loss = loss + F.cross_entropy(found, wanted[said])
+                right[name] = (found.argmax(-1) == wanted[said]).float().mean()
+            if NOTHING in words:
+                empty = logits(name, regions.ground, among)
+                nothing = torch.full((len(empty),), words.index(NOTHING), device=empty.device)
+                loss = loss + GROUND_WEIGHT * F.cross_entropy(empty, nothing)
+        return loss, right
 
 
 def phrase_ids(tokenizer: PreTrainedTokenizerFast, config: VideoLlavaConfig) -> Tensor:
-    """The words of WORDS_OF and DOINGS as ids (N, L)."""
+    """The words of WORDS_OF as ids (N, L)."""
     said = [word for words in WORDS_OF.values() for word in words]
-    return encode_captions([*said, *DOINGS], tokenizer, config.text_tower.max_positions)
+    return encode_captions(said, tokenizer, config.text_tower.max_positions)
 
 
 def align_images(run: Run, pool: Prepared, writer: CaptionWriter) -> None:

@@ -26,7 +26,6 @@ from diorama.checkpoints import load_into, read_tensors, resolve, write_tensors
 from diorama.errors import InputError
 from diorama.nn.attention import use_eager_attention
 from diorama.systems.video_llava.align import (
-    NOTHING,
     BothWriters,
     CaptionWriter,
     RegionAligner,
@@ -40,6 +39,7 @@ from diorama.systems.video_llava.config import MINIATURE, VideoLlavaConfig
 from diorama.systems.video_llava.data import Interviewer, Mixture, Prepared, Seen, prepare, seen_once
 from diorama.systems.video_llava.familiarity import Familiarity, token_statistics
 from diorama.systems.video_llava.model import ImageTower, LanguageBindAligner, SharedProjector, VideoLlavaModel
+from diorama.systems.video_llava.naming import NOTHING
 from diorama.systems.video_llava.pipeline import VideoLlava
 from diorama.systems.video_llava.processing import build_word_tokenizer
 from diorama.systems.video_llava.splice import Kind
