@@ -24,7 +24,14 @@ from diorama.systems.emu_video.model import (
     positions,
 )
 
-CONFIG = TemporalConfig(frames=5, head_dim=16)
+PAPER = TemporalConfig(frames=5, head_dim=16)
+READING = TemporalConfig(frames=5, head_dim=16, text_width=16)
+
+
+@pytest.fixture(params=[PAPER, READING], ids=["paper", "reading"])
+def config(request: pytest.FixtureRequest) -> TemporalConfig:
+    """The paper's layers, and those that also read the caption."""
+    return request.param
 
 
 def disturb(video: VideoModel, scale: float = 0.1) -> None:
@@ -43,18 +50,18 @@ def per_frame(inputs) -> tuple:
 
 
 @torch.no_grad()
-def test_at_the_start_a_clip_is_its_frames_drawn_alone(backbone: nn.Module, inputs) -> None:
+def test_at_the_start_a_clip_is_its_frames_drawn_alone(backbone: nn.Module, config, inputs) -> None:
     """video(X, I, p) frame k == image(X_k, p) for every k and any I, to the bit."""
     base = copy.deepcopy(backbone)
-    video = inflate(backbone, CONFIG)
+    video = inflate(backbone, config)
     answer = video(*inputs.of_model, first_frame(inputs.image, 5))
     alone = predict(base, *per_frame(inputs))
     assert (answer.flatten(0, 1) - alone).abs().max() == 0.0
 
 
-def test_the_image_model_is_the_same_to_the_bit_after_training(backbone: nn.Module, inputs) -> None:
+def test_the_image_model_is_the_same_to_the_bit_after_training(backbone: nn.Module, config, inputs) -> None:
     base = copy.deepcopy(backbone)
-    video = inflate(backbone, CONFIG)
+    video = inflate(backbone, config)
     learned = [parameter for parameter in video.parameters() if parameter.requires_grad]
     assert {id(p) for p in learned} == {id(p) for _, p in video.added()}, "only what was added learns"
     optimizer = torch.optim.AdamW(learned, lr=1e-2)
@@ -70,9 +77,9 @@ def test_the_image_model_is_the_same_to_the_bit_after_training(backbone: nn.Modu
     assert all(torch.equal(a, b) for a, b in zip(video.image.parameters(), base.parameters(), strict=True))
 
 
-def test_every_added_layer_learns_from_the_first_or_second_step(backbone: nn.Module, inputs) -> None:
+def test_every_added_layer_learns_from_the_first_or_second_step(backbone: nn.Module, config, inputs) -> None:
     """Pitfall 5: a residual whose input side is zero as well would never train."""
-    video = inflate(backbone, CONFIG)
+    video = inflate(backbone, config)
     optimizer = torch.optim.SGD([p for _, p in video.added()], lr=0.1)
     for _ in range(2):
         optimizer.zero_grad()
@@ -83,9 +90,9 @@ def test_every_added_layer_learns_from_the_first_or_second_step(backbone: nn.Mod
 
 
 @torch.no_grad()
-def test_nothing_given_is_the_same_as_zeros_to_the_bit(backbone: nn.Module, inputs) -> None:
+def test_nothing_given_is_the_same_as_zeros_to_the_bit(backbone: nn.Module, config, inputs) -> None:
     """A bias-free convolution of zeros adds nothing, ever: the path without an image stays the base's."""
-    video = inflate(backbone, CONFIG)
+    video = inflate(backbone, config)
     disturb(video)
     zeros = torch.zeros(2, 5, 5, 8, 8)
     assert torch.equal(video(*inputs.of_model), video(*inputs.of_model, zeros))
@@ -93,17 +100,17 @@ def test_nothing_given_is_the_same_as_zeros_to_the_bit(backbone: nn.Module, inpu
 
 
 @torch.no_grad()
-def test_spatial_layers_do_not_know_the_order_of_frames(backbone: nn.Module, inputs) -> None:
+def test_spatial_layers_do_not_know_the_order_of_frames(backbone: nn.Module, config, inputs) -> None:
     """Before any training the network sees frames alone: permuted frames give permuted answers."""
-    video, order = inflate(backbone, CONFIG), torch.tensor([3, 0, 4, 1, 2])
+    video, order = inflate(backbone, config), torch.tensor([3, 0, 4, 1, 2])
     shuffled = video(inputs.sample[:, order], inputs.times, inputs.text)
     torch.testing.assert_close(shuffled, video(*inputs.of_model)[:, order], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
-def test_frames_and_clips_keep_their_order(backbone: nn.Module, inputs) -> None:
+def test_frames_and_clips_keep_their_order(backbone: nn.Module, config, inputs) -> None:
     """Pitfall 3: rows are batch-major. A change in one clip never shows in another, whichever frame it is in."""
-    video = inflate(backbone, CONFIG)
+    video = inflate(backbone, config)
     disturb(video)
     changed = copy.deepcopy(inputs)
     changed.sample[1, 2] += 1.0
@@ -115,9 +122,9 @@ def test_frames_and_clips_keep_their_order(backbone: nn.Module, inputs) -> None:
 
 
 @torch.no_grad()
-def test_layers_are_silent_for_the_image_and_for_another_video_model(backbone: nn.Module, inputs) -> None:
+def test_layers_are_silent_for_the_image_and_for_another_video_model(backbone: nn.Module, config, inputs) -> None:
     """Two video models share one image model, as F and the interpolator do."""
-    first, second = inflate(backbone, CONFIG), inflate(backbone, CONFIG)
+    first, second = inflate(backbone, config), inflate(backbone, config)
     before = second(*inputs.of_model)
     disturb(first)
     assert torch.equal(second(*inputs.of_model), before)
@@ -125,8 +132,8 @@ def test_layers_are_silent_for_the_image_and_for_another_video_model(backbone: n
 
 
 @torch.no_grad()
-def test_a_copy_is_independent(backbone: nn.Module, inputs) -> None:
-    video = inflate(backbone, CONFIG)
+def test_a_copy_is_independent(backbone: nn.Module, config, inputs) -> None:
+    video = inflate(backbone, config)
     before = video(*inputs.of_model)
     other = copy.deepcopy(video)
     disturb(other)
@@ -134,8 +141,8 @@ def test_a_copy_is_independent(backbone: nn.Module, inputs) -> None:
     assert not torch.equal(other(*inputs.of_model), before)
 
 
-def test_an_error_inside_leaves_the_layers_silent(backbone: nn.Module, inputs) -> None:
-    video = inflate(backbone, CONFIG)
+def test_an_error_inside_leaves_the_layers_silent(backbone: nn.Module, config, inputs) -> None:
+    video = inflate(backbone, config)
     with torch.no_grad():
         before = video.images(*inputs.of_image)
         disturb(video)
@@ -234,8 +241,8 @@ def test_results_do_not_depend_on_other_positions_or_on_the_length_of_the_batch(
 # ---- what is refused ---------------------------------------------------------------------------------------------
 
 
-def test_shapes_that_do_not_fit_are_refused(backbone: nn.Module, inputs) -> None:
-    video = inflate(backbone, CONFIG)
+def test_shapes_that_do_not_fit_are_refused(backbone: nn.Module, config, inputs) -> None:
+    video = inflate(backbone, config)
     with pytest.raises(InputError, match=r"noisy clip of shape \(2, 4, 8, 8\)"):
         video(*inputs.of_image)
     with pytest.raises(InputError, match="given frames have the shape"):
@@ -248,18 +255,18 @@ def test_networks_that_cannot_be_inflated_are_named() -> None:
     plain = UNet2DModel(sample_size=8, block_out_channels=(32,), layers_per_block=1, norm_num_groups=8,
                         down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), add_attention=False)
     with pytest.raises(InputError, match="no attention layer"):
-        inflate(plain, CONFIG)
+        inflate(plain, PAPER)
     with pytest.raises(InputError, match="no input convolution"):
-        inflate(nn.Sequential(nn.Linear(3, 3)), CONFIG)
+        inflate(nn.Sequential(nn.Linear(3, 3)), PAPER)
     with pytest.raises(InputError, match="does not divide into temporal heads"):
         TemporalAttention(48, head_dim=32)
 
 
 @torch.no_grad()
-def test_text_is_looked_at_once_a_clip(backbone: nn.Module, inputs) -> None:
+def test_text_is_looked_at_once_a_clip(backbone: nn.Module, config, inputs) -> None:
     """Keys and values of the captions are computed for one row a clip at the first step, and the answers are the same;
     afterwards the image model is as it was."""
-    video = inflate(backbone, CONFIG)
+    video = inflate(backbone, config)
     disturb(video)
     names = [name for name, _ in video.image.named_modules()]
     plain = [video(*inputs.of_model), video(inputs.sample * 0.5, inputs.times, inputs.text)]
@@ -278,8 +285,32 @@ def test_text_is_looked_at_once_a_clip(backbone: nn.Module, inputs) -> None:
 
 
 @torch.no_grad()
-def test_half_precision_takes_float_inputs(backbone: nn.Module, inputs) -> None:
-    video = inflate(backbone.bfloat16(), CONFIG)
+def test_half_precision_takes_float_inputs(backbone: nn.Module, config, inputs) -> None:
+    video = inflate(backbone.bfloat16(), config)
     disturb(video)
     answer = video(*inputs.of_model, first_frame(inputs.image, 5))
     assert answer.dtype == torch.float32 and torch.isfinite(answer).all()
+
+
+def test_only_layers_that_read_hear_of_a_word_that_the_frozen_ones_ignore(backbone: nn.Module, inputs) -> None:
+    """The image model is deaf to the caption; the video pass still answers to it where its own layers read."""
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if "attn2.to_v" in name:
+                parameter.zero_()
+        other = Condition(inputs.text.tokens.flip(-1), inputs.text.mask)
+        for config, hears in ((PAPER, False), (READING, True)):
+            video = inflate(backbone, config)
+            disturb(video)
+            first, second = video(*inputs.of_model), video(inputs.sample, inputs.times, other)
+            assert torch.equal(first, second) is not hears
+            assert torch.equal(video.images(*inputs.of_image), video.images(inputs.image, inputs.times, other))
+
+
+@torch.no_grad()
+def test_padding_is_not_read(backbone: nn.Module, inputs) -> None:
+    video = inflate(backbone, READING)
+    disturb(video)
+    noisy = inputs.text.tokens + 5 * (~inputs.text.mask).unsqueeze(-1) * torch.randn(2, 7, 16)
+    answer = video(inputs.sample, inputs.times, Condition(noisy, inputs.text.mask))
+    torch.testing.assert_close(answer, video(*inputs.of_model), rtol=1e-4, atol=1e-5)

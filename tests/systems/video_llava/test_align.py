@@ -17,10 +17,10 @@ from diorama.systems.video_llava.align import (
     regions_of,
     video_aligner,
 )
-from diorama.systems.video_llava.data import IGNORED_PATCH
 from diorama.systems.video_llava.model import ImageTower, LanguageBindAligner
 from diorama.systems.video_llava.naming import NOTHING, UNSAID, WORDS_OF, words_of
 from diorama.training import Run, RunConfig
+from diorama.world.patches import OUTLINE
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_regions_are_scored_against_what_the_masks_show(images, clips, writers):
             worse, wrong = images.region_loss(regions_of(seeing(others), pairs, slice(None)))
             assert right[name] == 1 and wrong[name] == 0 and loss < worse
             disturbed = apart[named].clone()
-            disturbed[owners == IGNORED_PATCH] = torch.randn(32)
+            disturbed[owners == OUTLINE] = torch.randn(32)
             assert images.region_loss(regions_of(seeing(disturbed), pairs, slice(None)))[0] == loss
 
 

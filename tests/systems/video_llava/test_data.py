@@ -5,8 +5,6 @@ from PIL import Image
 
 from diorama.systems.video_llava.data import (
     DESCRIBE,
-    IGNORED_PATCH,
-    OWNED_SHARE,
     Interviewer,
     Mixture,
     patch_owners,
@@ -16,6 +14,7 @@ from diorama.systems.video_llava.data import (
 from diorama.systems.video_llava.processing import preprocess_image, preprocess_video
 from diorama.systems.video_llava.splice import IGNORE, Sample
 from diorama.systems.video_llava.train import with_media
+from diorama.world.patches import GROUND, OUTLINE, OWNED_SHARE
 from diorama.world.pool import PoolConfig, draw_pool
 from diorama.world.rendering import render
 
@@ -58,7 +57,7 @@ def test_a_patch_belongs_to_the_object_that_covers_most_of_it(world_config):
     mask[0, 0, :8, 13:16] = 3                                   # ... against three
     mask[0, 0, 0, 16:20] = 4                                    # a sixteenth of patch 2: neither object nor ground
     mask[0, 0, 0, 24] = 0                                       # one pixel of patch 3: still ground
-    assert patch_owners(mask, world_config)[0, 0].tolist() == [2, 1, IGNORED_PATCH, -1, *[-1] * 12]
+    assert patch_owners(mask, world_config)[0, 0].tolist() == [2, 1, OUTLINE, GROUND, *[-1] * 12]
 
 
 def test_owners_of_rendered_patches_are_seen_there(world_config):

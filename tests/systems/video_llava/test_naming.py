@@ -48,7 +48,7 @@ def test_what_an_object_does_depends_on_the_moment():
     scene = Scene((SceneObject("cube", "red", "small", motions=motions), SceneObject("cone", "blue", "small")),
                   duration=3.0)
     names = words_of(scene, 7)
-    assert said(names[:, 0], "doing") == ["stays still", "moves left", "moves left", "stays still", "spins", "spins", "spins"]
+    assert said(names[:, 0], "doing") == ["stays still", "moves left", "moves left", "stays still", *["spins"] * 3]
     assert said(names[:, 1], "doing") == ["stays still"] * 7
     assert event_at(scene, 0, 1.5, 0.5) is None and event_at(scene, 0, 1.25, 0.5) is not None
     assert DOINGS[STILL] == "stays still" and len(DOINGS) == len(MOTIONS) + 1

@@ -27,6 +27,9 @@ class TemporalConfig:
     """Of temporal attention (table 1: num_head_channels); narrower widths take one head."""
     mlp_ratio: int = 4
     """Width of the MLP that ends temporal attention, as a multiple (unconfirmed)."""
+    text_width: int = 0
+    """Width of the text tower whose captions the layers over time read themselves; 0 is the paper, where only the
+    frozen spatial layers read."""
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.mlp_ratio < 1:

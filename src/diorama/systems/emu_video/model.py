@@ -89,6 +89,52 @@ class TemporalAttention(nn.Module):
         return self.out(mixed.reshape(clips, frames, places, channels))
 
 
+class CaptionReader(nn.Module):
+    """A transformer layer over the tokens of a caption as the frozen text tower left them; what `CaptionAttention`
+    looks at. Every token sees all the others, so that a verb is known where its noun is."""
+
+    def __init__(self, width: int, head_dim: int = 32):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(width, max(1, width // head_dim), 4 * width, dropout=0.0,
+                                                activation="gelu", batch_first=True, norm_first=True)
+
+    def forward(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Tokens (B, L, D) and which of them are words (B, L), bool."""
+        tokens = condition.tokens.to(self.layer.linear1.weight.dtype)
+        words = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if condition.mask is None else \
+            condition.mask.bool()
+        return self.layer(tokens, src_key_padding_mask=~words), words
+
+
+class CaptionAttention(nn.Module):
+    """Attention from every position of every frame to the words of the caption; its last layer starts at zero.
+
+    Not in the paper, whose image model read verbs of hundreds of millions of captions. A base of stills has learned
+    that verbs show nothing, and its frozen text layers pass nothing of them on.
+    """
+
+    def __init__(self, channels: int, text_width: int, head_dim: int = 64):
+        super().__init__()
+        self.head_dim = head_dim
+        self.norm = nn.LayerNorm(channels)
+        self.text_norm = nn.LayerNorm(text_width)
+        self.query = nn.Linear(channels, channels, bias=False)
+        self.key = nn.Linear(text_width, channels, bias=False)
+        self.value = nn.Linear(text_width, channels, bias=False)
+        self.out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, hidden: Tensor, num_frames: int, tokens: Tensor, words: Tensor) -> Tensor:
+        """hidden (N, C, H, W) or (N, P, C), tokens (B, L, D), words (B, L) bool -> the shape of hidden."""
+        x = by_position(hidden, num_frames)                                            # (B, T, P, C)
+        told = self.text_norm(tokens)
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+                   for part in (self.query(self.norm(x)).flatten(1, 2), self.key(told), self.value(told)))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=words[:, None, None])
+        return as_before(x + self.out(mixed.transpose(1, 2).flatten(2)).view_as(x), hidden)
+
+
 def positions(frames: int, channels: int) -> Tensor:
     """Sinusoidal position code (Vaswani et al. 2017, section 3.5) of T frames; (T, C)."""
     rates = torch.exp(torch.arange(0, channels, 2) * (-math.log(10_000.0) / channels))
@@ -119,17 +165,22 @@ class VideoModel(nn.Module):
 
     image: a diffusers U-Net or transformer; it is frozen here and never changed. temporal: for names of its modules,
     the layer that follows there, called as layer(hidden, num_frames=T). Two video models may share one image model:
-    each one's layers are silent while the other runs.
+    each one's layers are silent while the other runs. reader and reading: where the video pass reads captions itself,
+    the layer over their tokens and, for some sites of `temporal`, the attention to them that comes first there.
     """
 
-    def __init__(self, image: nn.Module, temporal: Mapping[str, nn.Module]):
+    def __init__(self, image: nn.Module, temporal: Mapping[str, nn.Module], *, reader: CaptionReader | None = None,
+                 reading: Mapping[str, CaptionAttention] | None = None):
         super().__init__()
         self.image = image.requires_grad_(False)
         entry = input_convolution(image)
         self.given = second_input(entry)
         self.temporal = nn.ModuleDict({site.replace(".", "-"): layer for site, layer in temporal.items()})
+        self.reader = reader
+        self.reading = nn.ModuleDict({site.replace(".", "-"): layer for site, layer in (reading or {}).items()})
         self._frames: int | None = None
         self._given: Tensor | None = None
+        self._told: tuple[Tensor, Tensor] | None = None
         entry.register_forward_hook(self._add_given)
         for site in temporal:
             image.get_submodule(site).register_forward_hook(partial(self._follow, site.replace(".", "-")))
@@ -152,9 +203,10 @@ class VideoModel(nn.Module):
         self._frames = frames
         self._given = given.flatten(0, 1) if given is not None else None
         try:
+            self._told = self.reader(condition) if self.reader is not None else None
             answer = predict(self.image, flat, times[rows.to(times.device)], condition.rows(rows))
         finally:
-            self._frames = self._given = None
+            self._frames = self._given = self._told = None
         return answer.unflatten(0, (clips, frames))
 
     def images(self, sample: Tensor, times: Tensor, condition: Condition) -> Tensor:
@@ -187,6 +239,9 @@ class VideoModel(nn.Module):
         if self._frames is None:
             return None
         hidden = output[0] if isinstance(output, tuple) else output
+        if key in self.reading:
+            assert self._told is not None
+            hidden = self.reading[key](hidden, self._frames, *self._told)
         followed = self.temporal[key](hidden, num_frames=self._frames)
         followed = followed if isinstance(followed, Tensor) else followed[0]
         return (followed, *output[1:]) if isinstance(output, tuple) else followed
@@ -196,12 +251,18 @@ def inflate(image: nn.Module, config: TemporalConfig) -> VideoModel:
     """A video model around a diffusers U-Net or transformer: the paper's layers at `emu_sites`, all identities yet."""
     entry = input_convolution(image)
     layers: dict[str, nn.Module] = {}
+    reading: dict[str, CaptionAttention] = {}
     for site, kinds, channels in emu_sites(image):
+        if config.text_width and "attention" in kinds:
+            reading[site] = CaptionAttention(channels, config.text_width, min(config.head_dim, channels))
         made = [TemporalConv(channels, config.kernel) if kind == "convolution" else
                 TemporalAttention(channels, min(config.head_dim, channels), config.mlp_ratio) for kind in kinds]
         layers[site] = made[0] if len(made) == 1 else InTurn(made)
-    video = VideoModel(image, layers)
-    video.temporal.to(entry.weight.device, entry.weight.dtype)
+    reader = CaptionReader(config.text_width) if reading else None
+    video = VideoModel(image, layers, reader=reader, reading=reading)
+    for added in (video.temporal, video.reading, reader):
+        if added is not None:
+            added.to(entry.weight.device, entry.weight.dtype)
     return video
 
 

@@ -26,7 +26,7 @@ from diorama.systems.emu_video.config import DropConfig, EmuVideoConfig
 from diorama.systems.emu_video.data import Clips
 from diorama.systems.emu_video.files import FileClips
 from diorama.systems.emu_video.interpolation import given_keyframes, keyframe_places
-from diorama.systems.emu_video.model import TemporalAttention, VideoModel
+from diorama.systems.emu_video.model import CaptionAttention, CaptionReader, TemporalAttention, VideoModel
 from diorama.systems.emu_video.modes import Mode
 from diorama.training import Run, RunConfig
 from diorama.training.batches import row_indices
@@ -198,7 +198,7 @@ def learn(video: VideoModel, lessons: Lessons, out: Path, *, device: str = "auto
     video.image.requires_grad_(not recipe.frozen)
     settings = {"config": lessons.config.to_dict(), "batch": recipe.batch, "frozen": recipe.frozen}
     learner = VideoLoss(video, Mode.of(lessons.config.mode))
-    attention = modules_of(video.temporal, (TemporalAttention,))
+    attention = modules_of(video, (TemporalAttention, CaptionAttention, CaptionReader))
     run = Run(out, learner, replace(recipe.run, seed=lessons.seed), device=device, settings=settings, progress=progress,
               parameters=parameter_groups(learner, recipe.run, muon=attention))
     for batch in run.batches(lessons):

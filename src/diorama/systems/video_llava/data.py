@@ -24,6 +24,7 @@ from diorama.systems.video_llava.config import VideoLlavaConfig
 from diorama.systems.video_llava.model import VideoLlavaModel
 from diorama.systems.video_llava.processing import Turn, encode_conversation, preprocess_rendered
 from diorama.systems.video_llava.splice import Kind, Media, Sample, pack_questions
+from diorama.world import patches as world_patches
 from diorama.world.captions import caption
 from diorama.world.pool import Pool
 from diorama.world.questions import CLIP_KINDS, IMAGE_KINDS, questions
@@ -43,10 +44,6 @@ PRACTISED: dict[Kind, tuple[QuestionKind, ...]] = {
     "video": ("direction", "order", "motion", "pace", "where", "count"),
 }
 """Kinds that a small language model learns late: what they need is not a name in one patch."""
-
-IGNORED_PATCH = -2
-OWNED_SHARE, EMPTY_SHARE = 0.12, 0.02
-"""A patch shows an object that covers this share of it, and the ground if all objects cover less than the second."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,7 @@ class Facts:
 class Prepared:
     """A pool at the tower's size, resized once exactly as `preprocess_image` resizes.
 
-    small: uint8 (N, T, 3, S, S). owners: int8 (N, T, P), the object that a patch shows, -1 for the ground,
-    IGNORED_PATCH on outlines.
+    small: uint8 (N, T, 3, S, S). owners: int8 (N, T, P), the object that a patch shows, GROUND or OUTLINE.
     """
 
     facts: Facts
@@ -126,18 +122,11 @@ def prepare(pool: Pool, config: VideoLlavaConfig) -> Prepared:
 
 def patch_owners(mask: np.ndarray, config: VideoLlavaConfig) -> np.ndarray:
     """The object in each patch, int8 (N, T, P), from masks (N, T, H, W)."""
-    size, patch = config.tower.image_size, config.tower.patch_size
+    size, side = config.tower.image_size, config.tower.image_size // config.tower.patch_size
     picks = ((np.arange(size) + 0.5) * mask.shape[-1] / size).astype(int)
-    side = size // patch
-    owners = np.empty((*mask.shape[:2], side * side), np.int8)
-    for start in range(0, len(mask), 2048):
-        small = mask[start : start + 2048][:, :, picks][..., picks]
-        tiles = small.reshape(*small.shape[:2], side, patch, side, patch).swapaxes(3, 4)
-        tiles = tiles.reshape(*small.shape[:2], side * side, patch * patch)
-        shares = np.stack([(tiles == k).mean(-1) for k in range(5)], axis=-1)
-        found = np.where(shares.max(-1) >= OWNED_SHARE, shares.argmax(-1), IGNORED_PATCH)
-        owners[start : start + 2048] = np.where(shares.sum(-1) <= EMPTY_SHARE, -1, found)
-    return owners
+    parts = [world_patches.patch_owners(mask[start : start + 2048][:, :, picks][..., picks], side)
+             for start in range(0, len(mask), 2048)]
+    return np.concatenate(parts).reshape(*mask.shape[:2], side * side)
 
 
 @dataclass(frozen=True)
