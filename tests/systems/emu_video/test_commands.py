@@ -147,6 +147,14 @@ def test_the_stages_in_turn_on_a_folder_of_clips(capsys, weights, tmp_path: Path
     loaded = EmuVideo.from_pretrained(tmp_path / "video" / "model", device="cpu",
                                       interpolator=tmp_path / "interpolate" / "model")
     assert loaded.interpolator is not None and loaded.interpolator.config.role == "interpolator"
+    assert loaded.config.temporal.text_width == loaded.interpolator.config.temporal.text_width == 32
+
+
+def test_only_the_frozen_layers_read_where_that_is_asked_for(capsys, weights, tmp_path: Path) -> None:
+    line = ["emu-video", "train", "--stage", "video", "--init", weights["base"], "--clips", "2", "--frames", "4",
+            "--batch", "2", "--steps", "1", "--out", str(tmp_path / "run"), "--device", "cpu", "--no-read-captions"]
+    assert main(line) == 0
+    assert EmuVideo.from_pretrained(tmp_path / "run" / "model", device="cpu").config.temporal.text_width == 0
 
 
 def test_low_steps_come_first_and_the_same_line_resumes(capsys, weights, tmp_path: Path) -> None:

@@ -106,6 +106,17 @@ def test_saved_and_read_back_it_draws_the_same(emu: EmuVideo, images: torch.Tens
     assert loaded.config == emu.config
 
 
+def test_layers_that_read_the_caption_are_saved_with_the_others(base: TextToImage, images: torch.Tensor,
+                                                                tmp_path: Path) -> None:
+    reading = replace(CONFIG, temporal=replace(CONFIG.temporal, text_width=32))
+    emu = lively(base, reading)
+    emu.save_pretrained(tmp_path / "video", card="# tiny")
+    loaded = EmuVideo.from_pretrained(tmp_path / "video", device="cpu")
+    clips = emu.animate(images, CAPTIONS)
+    assert torch.equal(loaded.animate(images, CAPTIONS), clips)
+    assert not torch.equal(emu.animate(images, CAPTIONS[::-1]), clips)
+
+
 def test_a_base_by_name_is_found_by_it(emu: EmuVideo, images: torch.Tensor, tmp_path: Path) -> None:
     emu.base.save_pretrained(tmp_path / "base", card="# base")
     emu.base.name = str(tmp_path / "base")

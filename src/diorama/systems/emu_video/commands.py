@@ -180,6 +180,7 @@ def train(
     clips: int = 6000,
     steps: int | None = None,
     low_steps: int = 0,
+    read_captions: bool = True,
     batch: int | None = None,
     learning_rate: float | None = None,
     common: Common = COMMON,
@@ -211,13 +212,16 @@ def train(
         Optimizer steps; by default the stage's own.
     low_steps
         For video: steps at half the size before the others.
+    read_captions
+        For video: let the layers over time read the caption themselves, since an image base that learned from stills
+        passes no verbs on; without it only the frozen layers read, as in the paper.
     """
     from diorama.systems.emu_video import recipe
 
     out = common.folder(f"runs/emu-video/{stage}")
     plan = recipe.Plan(stage=stage, data=data, media=media, init=init, frames=frames, fps=fps, pixels=pixels,
-                       clips=clips, steps=steps, low_steps=low_steps, batch=batch, learning_rate=learning_rate,
-                       seed=common.seed, device=common.device)
+                       clips=clips, steps=steps, low_steps=low_steps, read_captions=read_captions, batch=batch,
+                       learning_rate=learning_rate, seed=common.seed, device=common.device)
     if common.dry_run:
         emit({"out": str(out), "plan": asdict(plan)}, f"would train {stage} on {data} into {out}", common)
         return 0

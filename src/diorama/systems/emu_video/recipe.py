@@ -59,6 +59,8 @@ class Plan:
     learning_rate: float | None = None
     low_steps: int = 0
     """Steps at half the size before the others (multi-resolution training, section 3.2)."""
+    read_captions: bool = True
+    """Whether new layers over time read the caption themselves; in the paper only the frozen layers do."""
     seed: int = 0
     device: str = "auto"
 
@@ -114,8 +116,9 @@ def _start(plan: Plan) -> EmuVideo:
                          "model. Run --stage video first.")
     torch.manual_seed(plan.seed)
     base = TextToImage.from_pretrained(plan.init, device=plan.device)
-    return EmuVideo.new(base, EmuVideoConfig(temporal=TemporalConfig(frames=plan.frames), mode=video_mode(base),
-                                             fps=plan.fps))
+    text_width = base.encode_text([""]).tokens.shape[-1] if plan.read_captions else 0
+    temporal = TemporalConfig(frames=plan.frames, text_width=text_width)
+    return EmuVideo.new(base, EmuVideoConfig(temporal=temporal, mode=video_mode(base), fps=plan.fps))
 
 
 def video_mode(base: TextToImage) -> ModeConfig:
