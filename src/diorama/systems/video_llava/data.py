@@ -40,8 +40,8 @@ DESCRIBE: dict[Kind, tuple[str, ...]] = {
 
 
 PRACTISED: dict[Kind, tuple[QuestionKind, ...]] = {
-    "image": ("where", "count", "relation", "same"),
-    "video": ("direction", "order", "motion", "pace", "where", "count"),
+    "image": ("count", "shape", "relation"),
+    "video": ("order", "count", "moved", "direction", "motion"),
 }
 """Kinds that a small language model learns late: what they need is not a name in one patch."""
 
