@@ -20,7 +20,6 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from diorama.diffusion import image_data, image_training
-from diorama.diffusion.image_data import NAMED, UNNAMED
 from diorama.diffusion.image_training import Recipe, choose, standardise, time_weights
 from diorama.diffusion.networks import read_scheduler
 from diorama.diffusion.schedules import scaled_linear, zero_terminal_snr
@@ -226,7 +225,6 @@ def test_the_worlds_pictures_are_kept_and_other_settings_refused(tmp_path: Path)
     made = image_data.world_pictures(tmp_path / "pictures", config)
     again = image_data.world_pictures(tmp_path / "pictures", config)
     assert np.array_equal(made.pixels, again.pixels) and made.captions == again.captions
-    assert np.array_equal(made.names, again.names)
     assert made.pixels.shape == (12, 3, 16, 16) and all(1 <= len(told) <= config.captions for told in made.captions)
     assert any("moves" in c or "slides" in c or "rises" in c or "quickly" in c or "slowly" in c or "grows" in c
                or "spins" in c or "appears" in c for told in made.captions for c in told)
@@ -257,58 +255,6 @@ def short(steps: int) -> Recipe:
 @pytest.fixture(scope="module")
 def pictures() -> image_data.Pictures:
     return image_data.draw_world(image_data.WorldConfig(scenes=16, size=16, samples=1))
-
-
-def test_the_patches_of_a_picture_are_named_as_its_objects() -> None:
-    config = image_data.WorldConfig(scenes=8, size=32, samples=1)
-    drawn = image_data.draw_world(config)
-    assert drawn.names is not None and drawn.names.shape == (8, 4, 4, 3)
-    ground = tuple(len(words) for words in NAMED)
-    for number in range(8):
-        told = {(o.size, o.color, o.shape) for o in image_data.world_scene(config, number).objects}
-        named = {tuple(name) for name in drawn.names[number].reshape(-1, 3).tolist()}
-        assert ground in named, "there is always some ground"
-        shown = named - {ground, (UNNAMED,) * 3}
-        assert shown and {tuple(words[k] for words, k in zip(NAMED, name, strict=True)) for name in shown} <= told
-
-
-def test_a_middle_layer_learns_to_name_the_patches(pictures) -> None:
-    """The loss reaches the blocks up to the one that is read, and names that are given away are learned."""
-    model = tiny(latent=False)
-    recipe = replace(short(1), naming=1.0, naming_depth=0.5)
-    naming = image_training.naming_of(model.network, pictures, recipe)
-    assert naming is not None
-    learner = image_training.DenoisingLoss(model.network, model.text, model.schedule, model.target, naming).train()
-    names = torch.from_numpy(pictures.names[:4]).long().flatten(1, 2)
-    pixels = torch.from_numpy(pictures.pixels[:4]).float() / 127.5 - 1
-    ids, mask = model.text.ids(["a cube"] * 4)
-    inputs = {"latents": pixels, "eps": torch.zeros_like(pixels), "index": torch.zeros(4, dtype=torch.long),
-              "ids": ids, "mask": mask, "names": names}
-    optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(60):
-        errors, named = learner(**inputs)
-        optimizer.zero_grad()
-        named.backward()
-        if not losses:
-            first, second = model.network.transformer_blocks
-            assert any(p.grad is not None and p.grad.any() for p in first.parameters())
-            assert not any(p.grad is not None and p.grad.any() for p in second.parameters())
-        optimizer.step()
-        losses.append(named.item())
-    assert errors.shape == (4,) and losses[-1] < 0.6 * losses[0]
-
-
-def test_nothing_is_named_without_names_or_with_other_patches(pictures) -> None:
-    model = tiny()
-    assert image_training.naming_of(model.network, replace(pictures, names=None), short(1)) is None
-    assert image_training.naming_of(model.network, replace(pictures, names=pictures.names[:, :2, :2]), short(1)) is None
-    assert image_training.naming_of(model.network, pictures, replace(short(1), naming=0.0)) is None
-    learner = image_training.DenoisingLoss(model.network, model.text, model.schedule, model.target)
-    ids, mask = model.text.ids(CAPTIONS)
-    latents = torch.randn(2, *model.latent_shape)
-    errors, named = learner(latents, torch.randn_like(latents), torch.tensor([10, 500]), ids, mask)
-    assert errors.shape == (2,) and named == 0
 
 
 def test_training_resumes_exactly_and_leaves_snapshots(pictures, tmp_path: Path) -> None:

@@ -21,11 +21,10 @@ from diorama.media.resizing import resize
 from diorama.world.captions import Detail, caption
 from diorama.world.keeping import keep
 from diorama.world.options import TASKS, option_sets
-from diorama.world.patches import GROUND, OUTLINE, patch_owners
 from diorama.world.pool import seen_objects
 from diorama.world.rendering import render
 from diorama.world.sampling import Split, sample_scene
-from diorama.world.scene import COLORS, SHAPES, SIZES, Scene
+from diorama.world.scene import Scene
 from diorama.world.vocabulary import split_words
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -33,22 +32,12 @@ CHUNK = 256
 DETAILS: tuple[Detail, ...] = ("full", "brief", "relations")
 
 
-NAMED = (SIZES, COLORS, SHAPES)
-"""The attributes that a patch's object is named by; one more name than words stands for the ground."""
-UNNAMED = -1
-"""The name of a patch on an outline."""
-
-
 @dataclass(frozen=True)
 class Pictures:
-    """uint8 pixels (N, 3, S, S) and the captions of each picture.
-
-    names: where the truth is known, what each of P x P patches shows, int8 (N, P, P, 3): places in NAMED.
-    """
+    """uint8 pixels (N, 3, S, S) and the captions of each picture."""
 
     pixels: np.ndarray
     captions: list[list[str]]
-    names: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -71,8 +60,6 @@ class WorldConfig:
     samples: int = 2
     captions: int = 6
     """Captions a scene: half of them phrases such as option sets hold, half whole descriptions."""
-    patches: int = 4
-    """P: patches a side whose objects are named."""
     split: Split = "train"
     seed: int = 30_000_000
 
@@ -106,45 +93,30 @@ def world_pictures(folder: Path, config: WorldConfig, *,
     """
     def make(new: Path) -> None:
         pictures = draw_world(config, progress=progress)
-        assert pictures.names is not None
         np.save(new / "pixels.npy", pictures.pixels)
-        np.save(new / "names.npy", pictures.names)
         (new / "captions.jsonl").write_text("".join(json.dumps(c) + "\n" for c in pictures.captions))
 
     keep(folder, config, "pictures of the world", make)
     lines = (folder / "captions.jsonl").read_text().splitlines()
-    return Pictures(np.load(folder / "pixels.npy", mmap_mode="r"), [json.loads(line) for line in lines],
-                    np.load(folder / "names.npy"))
+    return Pictures(np.load(folder / "pixels.npy", mmap_mode="r"), [json.loads(line) for line in lines])
 
 
 def draw_world(config: WorldConfig, *, progress: Callable[[int, int], None] | None = None) -> Pictures:
     """The pictures of a set, in memory."""
     pixels = np.zeros((config.scenes, 3, config.size, config.size), dtype=np.uint8)
-    names = np.zeros((config.scenes, config.patches, config.patches, len(NAMED)), dtype=np.int8)
     captions: list[list[str]] = []
     for start in range(0, config.scenes, CHUNK):
         numbers = range(start, min(start + CHUNK, config.scenes))
         scenes = [world_scene(config, number) for number in numbers]
         shown = render(scenes, size=config.size, samples=config.samples)
         pixels[start : start + len(scenes)] = shown.rgb[:, 0].numpy()
-        owners = patch_owners(shown.mask[:, 0].numpy(), config.patches)
         seen = seen_objects(shown.visible.numpy())
         for row, (number, scene) in enumerate(zip(numbers, scenes, strict=True)):
             rng = Random(f"diorama picture {config.split} {config.seed + number}")
             captions.append(captions_of(scene, config.captions, rng, seen[row].tolist()[: len(scene.objects)]))
-            names[start + row] = names_of(scene, owners[row])
         if progress:
             progress(start + len(scenes), config.scenes)
-    return Pictures(pixels, captions, names)
-
-
-def names_of(scene: Scene, owners: np.ndarray) -> np.ndarray:
-    """Places in NAMED (P, P, 3) of what the patches of owners (P, P) show."""
-    ground = [len(words) for words in NAMED]
-    said = [[words.index(word) for words, word in zip(NAMED, (o.size, o.color, o.shape), strict=True)]
-            for o in scene.objects]
-    table = np.array([*said, [UNNAMED] * len(NAMED), ground])
-    return table[np.where(owners == OUTLINE, len(said), np.where(owners == GROUND, len(said) + 1, owners))]
+    return Pictures(pixels, captions)
 
 
 def folder_pictures(folder: Path, size: int) -> Pictures:

@@ -1,8 +1,5 @@
 """How a text-to-image miniature is trained: the autoencoder first, then text and network together on its latents.
 
-Where the pictures' truth is known, a middle layer of the network is also asked what each patch shows: representation
-alignment (REPA, arXiv 2410.06940) with the world's words in the place of another encoder's features.
-
 Every stage resumes exactly from its own checkpoints. `train_autoencoder` and `train_text_to_image` are the loops.
 """
 
@@ -17,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from diorama.diffusion.image_data import NAMED, UNNAMED, Pictures
+from diorama.diffusion.image_data import Pictures
 from diorama.diffusion.networks import Network, predict
 from diorama.diffusion.parametrisations import Target, add_noise, training_target
 from diorama.diffusion.schedules import Schedule
@@ -43,8 +39,6 @@ from diorama.world.scene import COLORS, SHAPES
 from diorama.world.vocabulary import WORDS, split_words
 
 ENCODED_AT_ONCE = 256
-GROUND_WEIGHT = 0.2
-"""Weight of the ground's patches in naming, of which there are several times as many as of objects'."""
 BLOCKS = (BasicTransformerBlock, CLIPEncoderLayer)
 """The transformer blocks of network and text encoder, whose matrices Muon trains; a U-Net's attention has them too."""
 
@@ -74,10 +68,6 @@ class Recipe:
     step, and the few long ones would double a step's cost."""
     long_steps: float = 0.15
     """Share of the steps in which captions may be of any length."""
-    naming: float = 0.1
-    """Weight of naming what the patches show, where that is known and the network is a transformer of such patches."""
-    naming_depth: float = 0.5
-    """How deep in the network they are named, as a share of its blocks."""
     uniform_times: float = 0.25
     """Share of the times drawn evenly; the others are logit-normal in noise / (signal + noise) (Esser et al. 2024)."""
 
@@ -164,67 +154,21 @@ def standardise(autoencoder: Autoencoder, pixels: Tensor) -> None:
 class DenoisingLoss(nn.Module):
     """Mean squared error of a network's answer to noisy latents, a number a picture."""
 
-    def __init__(self, network: Network, text: TextEncoder, schedule: Schedule, target: Target,
-                 naming: PatchNaming | None = None):
+    def __init__(self, network: Network, text: TextEncoder, schedule: Schedule, target: Target):
         super().__init__()
         self.network = network
         self.tower = text.tower
         self.text = text
         self.schedule = schedule
         self.target: Target = target
-        self.naming = naming
 
-    def forward(self, latents: Tensor, eps: Tensor, index: Tensor, ids: Tensor, mask: Tensor,
-                names: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """latents and eps (B, C, H, W), index (B,), ids and mask (B, L), names (B, P, 3) -> errors (B,), naming ()."""
+    def forward(self, latents: Tensor, eps: Tensor, index: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """latents and eps (B, C, H, W), index (B,), ids and mask (B, L) -> (B,)."""
         signal, noise = self.schedule.at(index, latents)
         times = self.schedule.times[index.cpu()].to(latents.device, torch.float32)
         condition = self.text.of_ids(ids, mask)
         answer = predict(self.network, add_noise(latents, eps, signal, noise), times, condition)
-        errors = (answer - training_target(latents, eps, signal, noise, self.target)).pow(2).flatten(1).mean(1)
-        if self.naming is None or names is None:
-            return errors, errors.new_zeros(())
-        return errors, self.naming(names)
-
-
-class PatchNaming(nn.Module):
-    """What the patches show, named from the tokens that a block of a transformer puts out."""
-
-    def __init__(self, block: nn.Module, width: int):
-        super().__init__()
-        self.heads = nn.ModuleList(nn.Linear(width, len(words) + 1) for words in NAMED)
-        self.norm = nn.LayerNorm(width)
-        self._tokens: Tensor | None = None
-        block.register_forward_hook(self._keep)
-
-    def forward(self, names: Tensor) -> Tensor:
-        """The mean loss over the attributes, ground weighing less, of the tokens of the last forward pass; names
-        (B, P, 3) as `Pictures.names` has them."""
-        assert self._tokens is not None
-        tokens, self._tokens = self.norm(self._tokens.float()), None
-        losses = []
-        for place, head in enumerate(self.heads):
-            wanted = names[..., place].flatten()
-            scores = head(tokens).float().flatten(0, 1)
-            weight = scores.new_ones(scores.shape[-1])
-            weight[-1] = GROUND_WEIGHT
-            losses.append(F.cross_entropy(scores, wanted, weight=weight, ignore_index=UNNAMED))
-        return torch.stack(losses).mean()
-
-    def _keep(self, block: nn.Module, arguments: Any, tokens: Tensor) -> None:
-        if self.training:
-            self._tokens = tokens
-
-
-def naming_of(network: Network, pictures: Pictures, recipe: Recipe) -> PatchNaming | None:
-    """The naming of a network's patches, or None where pictures have no names, or not of its patches."""
-    blocks = getattr(network, "transformer_blocks", None)
-    if blocks is None or pictures.names is None or not recipe.naming:
-        return None
-    if network.config.sample_size // network.config.patch_size != pictures.names.shape[1]:
-        return None
-    width = network.config.num_attention_heads * network.config.attention_head_dim
-    return PatchNaming(blocks[max(0, round(recipe.naming_depth * len(blocks)) - 1)], width)
+        return (answer - training_target(latents, eps, signal, noise, self.target)).pow(2).flatten(1).mean(1)
 
 
 def time_weights(schedule: Schedule, uniform: float) -> Tensor:
@@ -259,8 +203,7 @@ def train_text_to_image(
     if init is None and recipe.miniature.latent and autoencoder is None:
         raise InputError("A latent miniature needs a trained autoencoder. Pass one, or train one first.")
     model = init or _fresh(pictures, recipe, copy.deepcopy(autoencoder), device)
-    naming = naming_of(model.network, pictures, recipe)
-    learner = DenoisingLoss(model.network, model.text, model.schedule, model.target, naming)
+    learner = DenoisingLoss(model.network, model.text, model.schedule, model.target)
     groups = parameter_groups(learner, recipe.network, muon=modules_of(learner, BLOCKS))
     run = Run(out, learner, replace(recipe.network, seed=seed), parameters=groups, device=device,
               settings=recipe.miniature)
@@ -276,15 +219,12 @@ def train_text_to_image(
                 for row in rows]
         ids, mask = model.text.ids(told)
         clean = latents[rows].float()
-        names = torch.from_numpy(pictures.names[rows]).long().flatten(1, 2) if pictures.names is not None else None
         return {"latents": clean, "eps": torch.randn(clean.shape, generator=generator), "ids": ids, "mask": mask,
-                "names": names,
                 "index": torch.multinomial(weights, len(rows), replacement=True, generator=generator)}
 
     for some in run.batches(batch):
-        errors, named = run.model(**some)
-        numbers = {"error": errors.mean()} | ({"naming": named} if naming is not None else {})
-        run.step((errors.mean() + recipe.naming * named) * len(errors), len(errors), numbers)
+        losses = run.model(**some)
+        run.step(losses.sum(), len(losses))
         if run.step_number in snapshots:
             leave(run, model, out / f"model-{run.step_number}")
             if progress:
