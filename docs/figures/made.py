@@ -1,7 +1,7 @@
-"""Draw what the shipped generator makes of a few captions.
+"""Draw what the shipped generators make of a few captions.
 
 Type: .venv/bin/python docs/figures/made.py
-(writes docs/images/text-to-image.png; captions and seed stand below, nothing is picked)
+(writes docs/images/text-to-image.png and text-to-clip.png; captions and seed stand below, nothing is picked)
 """
 
 from pathlib import Path
@@ -11,11 +11,14 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from diorama.diffusion.text_to_image import TextToImage
+from diorama.systems.emu_video.pipeline import EmuVideo, Sampling
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
 PICTURES = ("a red cube", "a blue sphere", "a yellow cone", "a green torus", "a small purple pyramid",
             "a large grey cylinder", "a cyan cube", "an orange sphere", "a red cube and a blue sphere",
             "a green cone left of a yellow cube", "a purple torus behind a grey pyramid", "two cyan cylinders")
+CLIPS = ("a red cube moves left", "a blue sphere rises", "a yellow cone vanishes", "a large green cube spins",
+         "a purple cylinder comes nearer", "a cyan pyramid grows")
 SEED, SIDE, CAPTION, GAP = 0, 128, 28, 6
 
 
@@ -43,6 +46,9 @@ def main() -> None:
     drawn = list(model.generate(PICTURES, seed=SEED))
     rows, told = [drawn[:6], drawn[6:]], [list(PICTURES[:6]), list(PICTURES[6:])]
     sheet(rows, told).save(IMAGES / "text-to-image.png", optimize=True)
+    clips = EmuVideo.from_pretrained(device="cpu").generate(CLIPS, Sampling(seed=SEED))
+    sheet([list(clip) for clip in clips], [[caption] for caption in CLIPS]).save(IMAGES / "text-to-clip.png",
+                                                                                 optimize=True)
 
 
 if __name__ == "__main__":

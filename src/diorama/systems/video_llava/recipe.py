@@ -85,14 +85,14 @@ class Recipe:
     named_clips: int = 24
     kept_images: int = 32
     """Images a step that hold the text tower in place while temporal attention learns."""
-    align_images: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=2400, save_every=200))
-    align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=3200, save_every=100))
+    align_images: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=3600, save_every=200))
+    align_clips: RunConfig = field(default_factory=lambda: replace(_ALIGNED, steps=4000, save_every=100))
     shown_images: int = 32_000
     shown_clips: int = 10_000
     """How many images and clips the stages see that need the towers' features, mirror images last."""
-    read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=3600, learning_rate=4e-3))
+    read: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=4000, learning_rate=4e-3))
     project: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=800, learning_rate=4e-3))
-    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=2550, learning_rate=4e-3))
+    instruct: RunConfig = field(default_factory=lambda: replace(_SPOKEN, steps=3000, learning_rate=4e-3))
     described: Mixture = DESCRIBED
     mixture: Mixture = ASKED
 
