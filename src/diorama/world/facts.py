@@ -181,7 +181,7 @@ def related(scene: Scene, a: int, b: int, relation: RelationKind) -> bool | None
 
 def places(scene: Scene, index: int) -> dict[PlaceKind, bool | None]:
     """For each place in the picture whether the object is there as long as it is present."""
-    found_at = [place_at(scene, index, t) for t in moments(scene) if spot_at(scene, index, t) is not None]
+    found_at = [_place_of(s) for t in moments(scene) if (s := spot_at(scene, index, t)) is not None]
     found: dict[PlaceKind, bool | None] = {}
     for kind in SIDES:
         found[kind] = _agree([None if side is None else side == kind for side, _ in found_at])
@@ -194,8 +194,10 @@ def place_at(scene: Scene, index: int, time: float) -> tuple[PlaceKind | None, P
     """The side and the depth at which an object is at one moment, None where either is not beyond doubt: between two
     sides or depths, off the ground (which has no depth in the picture), or not there."""
     spot = spot_at(scene, index, time)
-    if spot is None:
-        return None, None
+    return (None, None) if spot is None else _place_of(spot)
+
+
+def _place_of(spot: Spot) -> tuple[PlaceKind | None, PlaceKind | None]:
     depth = _sign(spot.away, FRONT_BEYOND) if spot.up < LEVEL_MARGIN else 0
     return _side(spot.across), None if depth == 0 else "front" if depth < 0 else "back"
 

@@ -8,7 +8,6 @@ GROUND, OUTLINE = -1, -2
 """Owners of patches that show no object, and of those that show too little of one to be called its."""
 OWNED_SHARE, EMPTY_SHARE = 0.12, 0.02
 """A patch shows an object that covers this share of it, and the ground if all objects cover less than the second."""
-AT_ONCE = 2048
 
 
 def patch_owners(mask: np.ndarray, side: int) -> np.ndarray:
@@ -16,14 +15,9 @@ def patch_owners(mask: np.ndarray, side: int) -> np.ndarray:
 
     S must be a multiple of side.
     """
-    size = mask.shape[-1]
-    patch = size // side
-    flat = mask.reshape(-1, size, size)
-    owners = np.empty((len(flat), side, side), np.int8)
-    for start in range(0, len(flat), AT_ONCE):
-        some = flat[start : start + AT_ONCE]
-        tiles = some.reshape(-1, side, patch, side, patch).swapaxes(2, 3).reshape(-1, side, side, patch * patch)
-        shares = np.stack([(tiles == k).mean(-1) for k in range(5)], axis=-1)
-        found = np.where(shares.max(-1) >= OWNED_SHARE, shares.argmax(-1), OUTLINE)
-        owners[start : start + AT_ONCE] = np.where(shares.sum(-1) <= EMPTY_SHARE, GROUND, found)
-    return owners.reshape(*mask.shape[:-2], side, side)
+    leading, patch = mask.shape[:-2], mask.shape[-1] // side
+    tiles = mask.reshape(*leading, side, patch, side, patch).swapaxes(-3, -2)
+    tiles = tiles.reshape(*leading, side, side, patch * patch)
+    shares = np.stack([(tiles == k).mean(-1) for k in range(5)], axis=-1)
+    found = np.where(shares.max(-1) >= OWNED_SHARE, shares.argmax(-1), OUTLINE)
+    return np.where(shares.sum(-1) <= EMPTY_SHARE, GROUND, found).astype(np.int8)

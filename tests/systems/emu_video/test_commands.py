@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from diorama.checkpoints import miniature_names
 from diorama.cli import main
 from diorama.diffusion.text_to_image import TextToImage
 from diorama.media.images import save_image
 from diorama.media.videos import FrameSampler, read_video, write_video
+from diorama.systems.emu_video import pipeline
 from diorama.systems.emu_video.config import EmuVideoConfig, SamplingConfig, TemporalConfig
 from diorama.systems.emu_video.data import WorldClipsConfig, draw_clips
-from diorama.systems.emu_video.pipeline import DEFAULT, EmuVideo
+from diorama.systems.emu_video.pipeline import EmuVideo
 
 CONFIG = EmuVideoConfig(temporal=TemporalConfig(frames=4, head_dim=16), pixels=16, fps=4.0,
                         sampling=SamplingConfig(steps=2))
@@ -95,9 +95,10 @@ def test_unknown_words_are_named(capsys, weights, tmp_path: Path) -> None:
     assert "longer than the 16 tokens" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(DEFAULT in miniature_names(), reason="the miniature is shipped")
 @pytest.mark.parametrize("line", [["run", "a red cube"], ["evaluate"]])
-def test_without_shipped_weights_one_sentence_says_what_to_train(capsys, line: list[str]) -> None:
+def test_without_shipped_weights_one_sentence_says_what_to_train(
+        capsys, monkeypatch: pytest.MonkeyPatch, line: list[str]) -> None:
+    monkeypatch.setattr(pipeline, "miniature_names", lambda: [])
     sentence = refused(capsys, *line)
     assert "No weights are shipped as emu-video-mini yet" in sentence
     assert "diorama emu-video train --stage video" in sentence and "--weights" in sentence

@@ -7,7 +7,7 @@ from diorama.systems.video_llava.data import (
     DESCRIBE,
     Interviewer,
     Mixture,
-    patch_owners,
+    owners_of,
     prepare,
     see,
 )
@@ -57,7 +57,7 @@ def test_a_patch_belongs_to_the_object_that_covers_most_of_it(world_config):
     mask[0, 0, :8, 13:16] = 3                                   # ... against three
     mask[0, 0, 0, 16:20] = 4                                    # a sixteenth of patch 2: neither object nor ground
     mask[0, 0, 0, 24] = 0                                       # one pixel of patch 3: still ground
-    assert patch_owners(mask, world_config)[0, 0].tolist() == [2, 1, OUTLINE, GROUND, *[-1] * 12]
+    assert owners_of(mask, world_config)[0, 0].tolist() == [2, 1, OUTLINE, GROUND, *[-1] * 12]
 
 
 def test_owners_of_rendered_patches_are_seen_there(world_config):
@@ -136,7 +136,7 @@ def test_mirrored_scenes_look_like_mirrored_pictures(which, request, world_confi
 def draw_mirror(pool, row, frames):
     """The owners of a mirrored scene that is really rendered."""
     drawn = render([pool.facts.scenes[row]], size=32, frames=frames)
-    return patch_owners(drawn.mask.numpy(), pool.config)[0]
+    return owners_of(drawn.mask.numpy(), pool.config)[0]
 
 
 def test_practised_kinds_are_asked_more_and_no_question_twice(tokenizer, world_config, stills, clips):

@@ -1,7 +1,7 @@
 import numpy as np
 
 from diorama.systems.video_llava.naming import DOINGS, MOST_OBJECTS, STILL, UNSAID, WHENS, WORDS_OF, event_at, words_of
-from diorama.world.facts import DEPTHS, SIDES, events, places
+from diorama.world.facts import DEPTHS, SIDES, events, events_of, places
 from diorama.world.happenings import clear_end
 from diorama.world.sampling import sample_scene
 from diorama.world.scene import MOTIONS, Motion, Scene, SceneObject
@@ -50,7 +50,8 @@ def test_what_an_object_does_depends_on_the_moment():
     names = words_of(scene, 7)
     assert said(names[:, 0], "doing") == ["stays still", "moves left", "moves left", "stays still", *["spins"] * 3]
     assert said(names[:, 1], "doing") == ["stays still"] * 7
-    assert event_at(scene, 0, 1.5, 0.5) is None and event_at(scene, 0, 1.25, 0.5) is not None
+    own = events_of(scene, 0)
+    assert event_at(own, 1.5, 0.5) is None and event_at(own, 1.25, 0.5) is not None
     assert DOINGS[STILL] == "stays still" and len(DOINGS) == len(MOTIONS) + 1
 
 

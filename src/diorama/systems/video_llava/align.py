@@ -28,6 +28,7 @@ from diorama.systems.video_llava.naming import NOTHING, UNSAID, WORDS_OF, words_
 from diorama.systems.video_llava.processing import encode_captions
 from diorama.training import Run
 from diorama.world.captions import Detail, caption
+from diorama.world.patches import GROUND
 
 KEPT_SHARE = 0.55
 """Share of the patches that is looked at where only regions are named: objects, outlines and a little ground."""
@@ -122,13 +123,13 @@ def regions_of(hidden: Tensor, pairs: Pairs, rows: slice, kept: Tensor | None = 
         owners = owners.take_along_dim(kept[:, None], dim=2)
     shown = owners >= 0
     row, frame, _ = shown.nonzero(as_tuple=True)
-    return Regions(tokens[shown], tokens[owners == -1], pairs.worded.names[rows][row, frame, owners[shown]])
+    return Regions(tokens[shown], tokens[owners == GROUND], pairs.worded.names[rows][row, frame, owners[shown]])
 
 
 def busy_patches(owners: Tensor, share: float) -> Tensor:
     """A share of the patches of owners (B, T, P) as numbers (B, K): those that show objects in most frames first, then
     ground drawn at random."""
-    busy = (owners != -1).float().mean(dim=1)
+    busy = (owners != GROUND).float().mean(dim=1)
     order = (busy + 0.1 * torch.rand_like(busy)).argsort(dim=1, descending=True)
     return order[:, : max(1, round(share * owners.shape[2]))]
 

@@ -24,8 +24,8 @@ from diorama.systems.video_llava.config import VideoLlavaConfig
 from diorama.systems.video_llava.model import VideoLlavaModel
 from diorama.systems.video_llava.processing import Turn, encode_conversation, preprocess_rendered
 from diorama.systems.video_llava.splice import Kind, Media, Sample, pack_questions
-from diorama.world import patches as world_patches
 from diorama.world.captions import caption
+from diorama.world.patches import patch_owners
 from diorama.world.pool import Pool
 from diorama.world.questions import CLIP_KINDS, IMAGE_KINDS, questions
 from diorama.world.questions import Kind as QuestionKind
@@ -117,15 +117,15 @@ def prepare(pool: Pool, config: VideoLlavaConfig) -> Prepared:
                 frame = np.asarray(resize_shortest(Image.fromarray(frame), size, interpolation="bicubic"))
             small[i, t] = frame.transpose(2, 0, 1)
     facts = Facts("video" if frames > 1 else "image", pool.scenes, pool.visible, pool.family)
-    return Prepared(facts, small, patch_owners(pool.mask, config), config)
+    return Prepared(facts, small, owners_of(pool.mask, config), config)
 
 
-def patch_owners(mask: np.ndarray, config: VideoLlavaConfig) -> np.ndarray:
+def owners_of(mask: np.ndarray, config: VideoLlavaConfig) -> np.ndarray:
     """The object in each patch, int8 (N, T, P), from masks (N, T, H, W)."""
     size, side = config.tower.image_size, config.tower.image_size // config.tower.patch_size
     picks = ((np.arange(size) + 0.5) * mask.shape[-1] / size).astype(int)
-    parts = [world_patches.patch_owners(mask[start : start + 2048][:, :, picks][..., picks], side)
-             for start in range(0, len(mask), 2048)]
+    parts = [patch_owners(mask[start : start + 2048][:, :, picks][..., picks], side)
+             for start in range(0, len(mask), 2048)]                 # at once the tiles of a pool take gigabytes
     return np.concatenate(parts).reshape(*mask.shape[:2], side * side)
 
 

@@ -6,6 +6,8 @@ An object is named an attribute at a time, so that pairs which training never sh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from diorama.world.facts import DEPTHS, SIDES, Event, events, events_of, place_at
@@ -35,25 +37,28 @@ def words_of(scene: Scene, frames: int) -> np.ndarray:
     A still is one frame, in which nothing is done.
     """
     said = np.full((frames, MOST_OBJECTS, len(WORDS_OF)), UNSAID)
+    size, color, shape, side, depth, doing, when = np.moveaxis(said, -1, 0)        # views, each (T, 5)
     spacing = scene.duration / max(frames - 1, 1)
     happening = events(scene)
     ends = clear_end(happening, last=False), clear_end(happening, last=True)
     for k, thing in enumerate(scene.objects):
-        said[:, k, :3] = SIZES.index(thing.size), COLORS.index(thing.color), SHAPES.index(thing.shape)
+        size[:, k], color[:, k] = SIZES.index(thing.size), COLORS.index(thing.color)
+        shape[:, k] = SHAPES.index(thing.shape)
+        own = events_of(scene, k)
         for t in range(frames):
-            side, depth = place_at(scene, k, t * spacing)
-            said[t, k, 3] = UNSAID if side is None else SIDES.index(side)
-            said[t, k, 4] = UNSAID if depth is None else DEPTHS.index(depth)
+            there, away = place_at(scene, k, t * spacing)
+            side[t, k] = UNSAID if there is None else SIDES.index(there)
+            depth[t, k] = UNSAID if away is None else DEPTHS.index(away)
             if scene.duration:
-                event = event_at(scene, k, t * spacing, spacing)
-                said[t, k, 5] = STILL if event is None else MOTIONS.index(event.motion.kind)
-                said[t, k, 6] = UNSAID if event is None or event not in ends else ends.index(event)
+                event = event_at(own, t * spacing, spacing)
+                doing[t, k] = STILL if event is None else MOTIONS.index(event.motion.kind)
+                when[t, k] = UNSAID if event is None or event not in ends else ends.index(event)
     return said
 
 
-def event_at(scene: Scene, index: int, time: float, spacing: float) -> Event | None:
-    """What an object does around a moment: the first of its motions within half a spacing of it."""
-    for event in events_of(scene, index):
+def event_at(happening: Sequence[Event], time: float, spacing: float) -> Event | None:
+    """What happens around a moment: the first of some events within half a spacing of it."""
+    for event in happening:
         if event.motion.start - spacing / 2 <= time <= event.motion.end + spacing / 2:
             return event
     return None
